@@ -1,0 +1,458 @@
+"""The bus: contracts over NATS. The only file that knows NATS.
+
+A command is a request: its reply says *taken* or *refused, because*. An event of a call goes to the stream CALLS and
+its producer waits for the stream's acknowledgement. Live audio is core NATS and never passes through JetStream.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import nats
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription as NatsSubscription
+from nats.js import JetStreamContext
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    DeliverPolicy,
+    KeyValueConfig,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+)
+from nats.js.errors import (
+    APIError,
+    BadRequestError,
+    BucketNotFoundError,
+    KeyNotFoundError,
+    KeyWrongLastSequenceError,
+    NotFoundError,
+)
+from nats.js.kv import KeyValue
+from pydantic import ValidationError
+
+from dialbus import telemetry
+from dialbus.config import NatsConfig
+from dialbus.contracts.audio import AudioFrame, audio_subject
+from dialbus.contracts.base import Contract, Refusal, Request, token
+from dialbus.contracts.events import Event, event_subject
+
+log = telemetry.get_logger()
+
+C = TypeVar("C", bound=Contract)
+R = TypeVar("R", bound=Request)
+
+REFUSED = "Refused"
+CALLS_STREAM = "CALLS"
+WEBHOOKS_STREAM = "WEBHOOKS"
+_EMIT_ATTEMPT_S = 2.0
+_EMIT_GIVE_UP_S = 60.0
+
+
+class BusError(Exception):
+    """The bus could not carry a message."""
+
+
+class NoResponder(BusError):
+    """Nobody listens on the subject: the worker is gone, or none of them has room."""
+
+
+class NoReply(BusError):
+    """Somebody listens but did not answer in time."""
+
+
+class Refused(Exception):
+    """The answer is no. Handlers raise it to refuse; requesters get it raised."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class Conflict(BusError):
+    """Somebody else changed the key first (compare-and-set failed)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedEvent:
+    """An event as the stream holds it; `number` counts the call's events from 1."""
+
+    number: int
+    sequence: int
+    name: str
+    data: bytes
+
+
+class Subscription:
+    """Something that listens; `leave()` stops it after what has already arrived."""
+
+    def __init__(self, inner: NatsSubscription, bus: "Bus") -> None:
+        self._inner = inner
+        self._bus = bus
+
+    async def leave(self) -> None:
+        """Stop listening; what has arrived is still handled. Harmless when the connection is gone."""
+        with suppress(nats.errors.Error, ValueError):
+            await self._inner.drain()  # type: ignore[no-untyped-call]
+
+    async def drop(self) -> None:
+        """Stop listening at once and forget what has arrived."""
+        with suppress(nats.errors.Error, ValueError):
+            await self._inner.unsubscribe()
+
+
+class Bus:
+    """One service instance's connection."""
+
+    def __init__(self, client: Client, settings: NatsConfig, service: str, instance: str) -> None:
+        self._client = client
+        self._settings = settings
+        self._js: JetStreamContext = client.jetstream(timeout=_EMIT_ATTEMPT_S)
+        self.service = service
+        self.instance = instance
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, settings: NatsConfig, *, service: str, instance: str) -> AsyncIterator["Bus"]:
+        """Connect, retrying for as long as it takes; make the streams if absent; drain on leaving."""
+        client = await nats.connect(
+            settings.url,
+            name=f"{service}/{instance}",
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.2,
+            allow_reconnect=True,
+            error_cb=_on_error,
+            disconnected_cb=_on_disconnected,
+            reconnected_cb=_on_reconnected,
+        )
+        bus = cls(client, settings, service, instance)
+        try:
+            await bus._ensure_streams()
+            yield bus
+        finally:
+            await bus._close()
+
+    async def _close(self) -> None:
+        with suppress(nats.errors.Error, TimeoutError, asyncio.TimeoutError):
+            async with asyncio.timeout(2.0):
+                await self._client.drain()
+        if not self._client.is_closed:
+            await self._client.close()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the server is reachable now."""
+        return bool(self._client.is_connected)
+
+    async def _ensure_streams(self) -> None:
+        for config in (
+            StreamConfig(
+                name=CALLS_STREAM,
+                subjects=["call.*.event.*"],
+                retention=RetentionPolicy.LIMITS,
+                storage=StorageType.FILE,
+                max_age=self._settings.event_retention,
+                num_replicas=self._settings.replicas,
+                duplicate_window=min(120.0, self._settings.event_retention),
+            ),
+            StreamConfig(
+                name=WEBHOOKS_STREAM,
+                subjects=["webhook.deliver"],
+                retention=RetentionPolicy.WORK_QUEUE,
+                storage=StorageType.FILE,
+                max_age=600.0,
+                num_replicas=self._settings.replicas,
+            ),
+        ):
+            await self._ensure_stream(config)
+
+    async def _ensure_stream(self, config: StreamConfig) -> None:
+        while True:
+            try:
+                await self._js.add_stream(config)
+                return
+            except BadRequestError:  # exists with other settings: the newest start wins
+                await self._js.update_stream(config)
+                return
+            except (APIError, nats.errors.Error, TimeoutError) as error:
+                # The server is up before JetStream is (a cluster elects its leader first).
+                log.warning("bus.stream_not_ready", stream=config.name, error=str(error))
+                await asyncio.sleep(0.2)
+
+    # -- messages ---------------------------------------------------------------------------------
+
+    async def publish(self, message: Contract) -> None:
+        """Send to whoever listens now; nobody answers."""
+        await self._client.publish(message.subject, message.to_bytes(), headers=telemetry.trace_headers())
+
+    async def request(self, message: Request, reply: type[C], *, timeout_s: float = 2.0) -> C:
+        """Ask and wait for *taken*. Raises NoResponder, NoReply or Refused."""
+        try:
+            answer = await self._client.request(
+                message.subject, message.to_bytes(), timeout=timeout_s, headers=telemetry.trace_headers()
+            )
+        except nats.errors.NoRespondersError:
+            raise NoResponder(message.subject) from None
+        except (TimeoutError, nats.errors.TimeoutError):
+            raise NoReply(message.subject) from None
+        except nats.errors.Error as error:
+            raise NoReply(f"{message.subject}: {error}") from error
+        if answer.headers and REFUSED in answer.headers:
+            refusal = Refusal.from_bytes(answer.data)
+            raise Refused(refusal.code, refusal.reason)
+        return reply.from_bytes(answer.data)
+
+    async def serve(
+        self, request: type[R], handler: Callable[[R], Awaitable[Contract]], *, queue: str = "", **subject: str
+    ) -> Subscription:
+        """Answer requests, one after another, with the handler's reply; it raises Refused to say no.
+
+        `subject` narrows the template (`call_id=…`). With `queue`, one member of the group gets each request.
+        """
+
+        async def answer(message: Msg) -> None:
+            telemetry.adopt_trace(message.headers)
+            try:
+                reply = await handler(request.from_bytes(message.data))
+            except ValidationError as error:
+                await self._refuse(message, Refused(400, str(error.errors(include_url=False)[0]["msg"])))
+            except Refused as refused:
+                await self._refuse(message, refused)
+            except Exception as error:  # the boundary: one bad request never ends the worker
+                log.exception("bus.handler_failed", subject=message.subject)
+                await self._refuse(message, Refused(500, f"{type(error).__name__}: {error}"))
+            else:
+                await self._respond(message, reply.to_bytes())
+
+        return Subscription(await self._client.subscribe(request.pattern(**subject), queue=queue, cb=answer), self)
+
+    async def _refuse(self, message: Msg, refused: Refused) -> None:
+        body = Refusal(code=refused.code, reason=refused.reason).to_bytes()
+        await self._respond(message, body, {REFUSED: str(refused.code)})
+
+    async def _respond(self, message: Msg, body: bytes, headers: dict[str, str] | None = None) -> None:
+        if message.reply:
+            await self._client.publish(message.reply, body, headers=headers)
+
+    async def subscribe(
+        self, contract: type[C], handler: Callable[[C], Awaitable[None]], **subject: str
+    ) -> Subscription:
+        """Call the handler for every message of a contract; a message that does not fit is logged and dropped."""
+
+        async def deliver(message: Msg) -> None:
+            telemetry.adopt_trace(message.headers)
+            try:
+                await handler(contract.from_bytes(message.data))
+            except ValidationError as error:
+                log.warning("bus.bad_message", subject=message.subject, error=str(error.errors()[0]["msg"]))
+            except Exception:  # the boundary: one bad message never ends the worker
+                log.exception("bus.handler_failed", subject=message.subject)
+
+        return Subscription(await self._client.subscribe(contract.pattern(**subject), cb=deliver), self)
+
+    async def flush(self) -> None:
+        """Wait until the server has everything sent so far (subscriptions included)."""
+        await self._client.flush(timeout=2)
+
+    # -- audio ------------------------------------------------------------------------------------
+
+    async def publish_audio(self, frame: AudioFrame) -> None:
+        """Send live audio; nobody listening means it is lost, on purpose."""
+        await self._client.publish(frame.subject, frame.pcm, headers=frame.headers())
+
+    async def subscribe_audio(
+        self, call_id: str, track: str, handler: Callable[[AudioFrame], Awaitable[None]]
+    ) -> Subscription:
+        """Call the handler for every frame of a call's track, in order of arrival."""
+
+        async def deliver(message: Msg) -> None:
+            try:
+                frame = AudioFrame.received(call_id, track, message.headers, message.data)
+            except ValueError as error:
+                log.warning("bus.bad_audio", subject=message.subject, error=str(error))
+                return
+            await handler(frame)
+
+        return Subscription(await self._client.subscribe(audio_subject(call_id, track), cb=deliver), self)
+
+    # -- the stream of a call's events ------------------------------------------------------------
+
+    async def emit(self, call_id: str, event: Event) -> int:
+        """Append an event to the call's stream; returns its stream sequence once the stream has it.
+
+        Tried again (and stored once) while the server is away, for a minute; then BusError.
+        """
+        return await self.emit_raw(call_id, event.event, event.to_json().encode())
+
+    async def emit_raw(self, call_id: str, name: str, data: bytes) -> int:
+        """`emit` for JSON that is ready."""
+        headers = {"Nats-Msg-Id": secrets.token_hex(12), **telemetry.trace_headers()}
+        give_up_at = asyncio.get_running_loop().time() + _EMIT_GIVE_UP_S
+        while True:
+            try:
+                ack = await self._js.publish(
+                    event_subject(call_id, name), data, timeout=_EMIT_ATTEMPT_S, headers=dict(headers)
+                )
+                return int(ack.seq)
+            except (nats.errors.Error, TimeoutError, APIError) as error:
+                if asyncio.get_running_loop().time() >= give_up_at:
+                    raise BusError(f"event {name} not stored: {error}") from error
+                log.warning("bus.event_not_stored", event_name=name, error=str(error) or type(error).__name__)
+                await asyncio.sleep(0.1)
+
+    async def last_sequence(self) -> int:
+        """The stream's newest sequence: events of a call that begins now come after it."""
+        info = await self._js.stream_info(CALLS_STREAM)
+        return int(info.state.last_seq)
+
+    async def events(self, call_id: str, first_sequence: int = 0) -> AsyncIterator[StreamedEvent]:
+        """A call's events from `first_sequence` on, numbered from 1: those stored, then live ones. Endless.
+
+        The numbers are the same on whichever gateway they are counted, since the stream fixes the order.
+        """
+        subscription = await self._js.subscribe(
+            event_subject(call_id),
+            ordered_consumer=True,
+            config=ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=max(1, first_sequence)),
+        )
+        number = 0
+        try:
+            async for message in subscription.messages:
+                number += 1
+                sequence = message.metadata.sequence.stream
+                yield StreamedEvent(number, sequence, message.subject.rpartition(".")[2], message.data)
+        finally:
+            with suppress(nats.errors.Error, ValueError):
+                await subscription.unsubscribe()
+
+    # -- work queues ------------------------------------------------------------------------------
+
+    async def enqueue(self, message: Contract) -> None:
+        """Put work into its JetStream work queue. Raises BusError when the stream does not take it."""
+        try:
+            await self._js.publish(
+                message.subject, message.to_bytes(), timeout=_EMIT_ATTEMPT_S, headers=telemetry.trace_headers()
+            )
+        except (nats.errors.Error, TimeoutError, APIError) as error:
+            raise BusError(str(error) or type(error).__name__) from error
+
+    async def work(
+        self, contract: type[C], handler: Callable[[C], Awaitable[None]], *, durable: str, at_once: int = 64
+    ) -> None:
+        """Take work until cancelled; each item is acknowledged when its handler returns, redelivered when it raises."""
+        pull = await self._js.pull_subscribe(
+            contract.SUBJECT,
+            durable=durable,
+            config=ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, ack_wait=60.0, max_ack_pending=1024),
+        )
+        slots = asyncio.Semaphore(at_once)
+
+        async def handle(message: Msg) -> None:
+            try:
+                telemetry.adopt_trace(message.headers)
+                await handler(contract.from_bytes(message.data))
+                await message.ack()
+            except ValidationError as error:
+                log.warning("bus.bad_work", subject=message.subject, error=str(error.errors()[0]["msg"]))
+                await message.term()
+            except Exception:  # the boundary: the item comes back, the worker goes on
+                log.exception("bus.work_failed", subject=message.subject)
+                await message.nak(delay=1)
+            finally:
+                slots.release()
+
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                await slots.acquire()
+                message = await self._fetch_one(pull)
+                tasks.create_task(handle(message), name=f"work {contract.SUBJECT}")
+
+    async def _fetch_one(self, pull: JetStreamContext.PullSubscription) -> Msg:
+        while True:
+            try:
+                return (await pull.fetch(1, timeout=5))[0]
+            except (TimeoutError, nats.errors.TimeoutError):
+                continue
+            except (nats.errors.Error, APIError) as error:
+                log.warning("bus.work_not_fetched", error=str(error))
+                await asyncio.sleep(0.5)
+
+    # -- key-value --------------------------------------------------------------------------------
+
+    async def bucket(self, name: str) -> "Bucket":
+        """A key-value bucket, made if absent."""
+        try:
+            store = await self._js.key_value(name)
+        except (BucketNotFoundError, NotFoundError):
+            store = await self._js.create_key_value(
+                KeyValueConfig(bucket=name, storage=StorageType.FILE, history=1, replicas=self._settings.replicas)
+            )
+        return Bucket(store)
+
+
+class Bucket:
+    """A key-value bucket whose values change by compare-and-set."""
+
+    def __init__(self, store: KeyValue) -> None:
+        self._store = store
+
+    async def get(self, key: str) -> tuple[bytes, int] | None:
+        """The value and its revision, or None."""
+        try:
+            entry = await self._store.get(token(key))
+        except KeyNotFoundError:
+            return None
+        return entry.value or b"", int(entry.revision or 0)
+
+    async def create(self, key: str, value: bytes) -> int:
+        """Write a key that does not exist; its revision. Raises Conflict when it does."""
+        try:
+            return int(await self._store.create(token(key), value))
+        except (KeyWrongLastSequenceError, BadRequestError):
+            raise Conflict(key) from None
+
+    async def update(self, key: str, value: bytes, revision: int) -> int:
+        """Replace the value that has this revision; the new revision. Raises Conflict when it has moved on."""
+        try:
+            return int(await self._store.update(token(key), value, last=revision))
+        except (KeyWrongLastSequenceError, BadRequestError):
+            raise Conflict(key) from None
+
+    async def delete(self, key: str) -> None:
+        """Forget the key, now and in history. Forgetting twice is fine."""
+        with suppress(KeyNotFoundError):
+            await self._store.purge(token(key))
+
+    async def values(self) -> list[bytes]:
+        """Every value, in no order."""
+        try:
+            keys = await self._store.keys()
+        except (NotFoundError, nats.errors.Error):
+            return []
+        entries = [await self._entry(key) for key in keys]
+        return [entry for entry in entries if entry is not None]
+
+    async def _entry(self, key: str) -> bytes | None:
+        try:
+            return (await self._store.get(key)).value or b""
+        except KeyNotFoundError:
+            return None
+
+
+async def _on_error(error: Exception) -> None:
+    log.warning("bus.error", error=str(error) or type(error).__name__)
+
+
+async def _on_disconnected() -> None:
+    log.warning("bus.disconnected")
+
+
+async def _on_reconnected(*_: Any) -> None:
+    log.info("bus.reconnected")

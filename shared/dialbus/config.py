@@ -1,0 +1,414 @@
+"""One `config.toml` in the seed's form, every key also an environment variable (protocol section 8).
+
+`DIALBUS_` plus the key's path in capitals joined by `_` names the variable: `[ua] udp_port` is
+`DIALBUS_UA_UDP_PORT`. The environment wins over the file. Both layouts are accepted in one file; the seed's
+`[ua]` table wins over the flat key. A bad value ends the process with the list of all of them; an unknown key
+warns and names the nearest known one.
+"""
+
+import difflib
+import json
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+PREFIX = "DIALBUS_"
+
+_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h)?\s*$")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
+
+
+class ConfigError(Exception):
+    """Settings that can't be used; `lines` has one readable line per fault, each naming its setting."""
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("; ".join(lines))
+        self.lines = lines
+
+
+def duration_s(value: Any) -> Any:
+    """Seconds of a duration text: `50s`, `1m`, `1.5h`, `250ms`; a bare number is seconds."""
+    if isinstance(value, str):
+        match = _DURATION.match(value)
+        if match is None:
+            raise ValueError("a duration is a number with ms, s, m or h, such as 50s")
+        return float(match[1]) * _UNIT_S[match[2]]
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class HostPort:
+    """An address to listen on or connect to."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_host_port(value: Any) -> Any:
+    """`host:port`, `[v6]:port` or `:port` (all interfaces)."""
+    if isinstance(value, HostPort):
+        return value
+    if isinstance(value, str):
+        host, colon, port = value.rpartition(":")
+        if colon and port.isdigit() and int(port) <= 65535:
+            return HostPort(host.strip("[]") or "0.0.0.0", int(port))
+    raise ValueError("an address is host:port, such as 0.0.0.0:8080")
+
+
+def _ip(value: str) -> str:
+    ip_address(value)
+    return value
+
+
+def _list(value: Any) -> Any:
+    """Lists may come from the environment as JSON or separated by commas."""
+    if isinstance(value, str):
+        text = value.strip()
+        return json.loads(text) if text.startswith("[") else [part.strip() for part in text.split(",") if part.strip()]
+    return value
+
+
+def _header_pairs(value: Any) -> Any:
+    """`[["K","V"]]`, a table, or JSON of either."""
+    if isinstance(value, str):
+        value = json.loads(value)
+    return list(value.items()) if isinstance(value, dict) else value
+
+
+Duration = Annotated[float, BeforeValidator(duration_s), Field(ge=0)]
+Address = Annotated[HostPort, BeforeValidator(parse_host_port)]
+Ip = Annotated[str, AfterValidator(_ip)]
+PortNumber = Annotated[int, Field(ge=0, le=65535)]
+CodecName = Literal["pcmu", "pcma", "g722", "telephone_event"]
+
+
+def _codec_names(value: Any) -> Any:
+    synonyms = {"dtmf": "telephone_event", "2833": "telephone_event", "telephone-event": "telephone_event"}
+    names = _list(value)
+    return [synonyms.get(str(name).lower(), str(name).lower()) for name in names] if isinstance(names, list) else names
+
+
+class Section(BaseModel):
+    """A table of the file."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
+
+
+class HandlerConfig(Section):
+    """`[ua.handler]`: who is told of an inbound call."""
+
+    type: Literal["webhook"] = "webhook"
+    url: str | None = None
+    urls: Annotated[list[str], BeforeValidator(_list)] = []
+    method: Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")] = "POST"
+    headers: Annotated[list[tuple[str, str]], BeforeValidator(_header_pairs)] = []
+    timeout: Duration = 10.0
+    secret: str | None = None
+    """Key of the `X-Dialbus-Signature` header; absent: not signed."""
+
+    @property
+    def targets(self) -> list[str]:
+        """Every configured URL, in order."""
+        return ([self.url] if self.url else []) + self.urls
+
+    @model_validator(mode="after")
+    def _http_only(self) -> "HandlerConfig":
+        for target in self.targets:
+            if not target.lower().startswith(("http://", "https://")):
+                raise ValueError(f"a webhook URL begins with http:// or https://, not {target[:80]!r}")
+        return self
+
+
+class CredentialConfig(Section):
+    """Digest credentials."""
+
+    username: str
+    password: str = Field(repr=False)
+    realm: str | None = None
+
+
+class RegisterUser(Section):
+    """One entry of `register_users`."""
+
+    server: str
+    username: str
+    display_name: str | None = None
+    disabled: bool = False
+    credential: CredentialConfig | None = None
+
+
+class UaConfig(Section):
+    """`[ua]`: SIP."""
+
+    addr: Ip = "0.0.0.0"
+    udp_port: PortNumber = 13050
+    useragent: str = "dialbus/0.1.0"
+    callid_suffix: str | None = None
+    accept_timeout: Duration = 60.0
+    register_users: list[RegisterUser] = []
+    graceful_shutdown: bool = True
+    graceful_shutdown_timeout: Duration = 30.0
+    handler: HandlerConfig = HandlerConfig()
+
+
+class NatsConfig(Section):
+    """`[nats]`: the bus."""
+
+    url: str = "nats://127.0.0.1:4222"
+    replicas: Annotated[int, Field(ge=1, le=5)] = 1
+    event_retention: Duration = 3600.0
+    """How long the events of a call can be replayed."""
+
+
+class HealthConfig(Section):
+    """`[health]`: where a service without an API of its own serves /health and /metrics."""
+
+    addr: Address = HostPort("127.0.0.1", 0)
+
+
+class MediaConfig(Section):
+    """`[media]`: a media worker."""
+
+    max_calls: Annotated[int, Field(ge=1)] = 200
+
+
+class AsrConfig(Section):
+    """`[asr]`: an asr worker."""
+
+    model: str | None = None
+    """A path, a hub name, or absent for the model of the wheel."""
+    threads: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Utterances decoded at once; absent: the number of cores."""
+    max_sessions: Annotated[int, Field(ge=1)] = 64
+    beam: Annotated[int, Field(ge=1, le=10)] = 1
+
+
+class TtsConfig(Section):
+    """`[tts]`: a tts worker."""
+
+    speaker: str | None = None
+    """A path, a name in `voices_path`, or absent for the voice of the wheel."""
+    voices_path: Path | None = None
+    allow_downloads: bool = False
+    threads: Annotated[int, Field(ge=1, le=64)] = 2
+    """Texts synthesised at once."""
+    max_queue: Annotated[int, Field(ge=1)] = 64
+    cache_bytes: Annotated[int, Field(ge=0)] = 64 << 20
+
+
+class RecordingConfig(Section):
+    """`[recording]`: flat names of the recorder's settings, and recording of every call."""
+
+    enabled: bool = False
+    auto_start: bool = False
+    samplerate: Annotated[int, Field(ge=8000, le=48000)] = 16000
+    ptime: Annotated[int, Field(ge=0)] = 200
+    allow_absolute_paths: bool = False
+
+
+class Config(Section):
+    """The whole file."""
+
+    http_addr: Address = HostPort("0.0.0.0", 8080)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "text"] = "text"
+    external_ip: Ip | None = None
+    rtp_start_port: PortNumber = 12000
+    rtp_end_port: PortNumber = 42000
+    rtp_bind_ip: Ip | None = None
+    enable_rtp_latching: bool = True
+    codecs: Annotated[list[CodecName], BeforeValidator(_codec_names)] = ["g722", "pcmu", "pcma", "telephone_event"]
+    recorder_path: Path = Path("./config/recorders")
+    media_cache_path: Path = Path("./config/mediacache")
+    media_path: Path = Path("./config/media")
+    """Root of the local files that `play` may name."""
+    enable_options_response: bool = True
+    tts_segment_grace: Duration = 2.0
+    tts_stream_flush: Duration = 0.8
+    tts_stream_idle: Duration = 5.0
+    ua: UaConfig = UaConfig()
+    nats: NatsConfig = NatsConfig()
+    health: HealthConfig = HealthConfig()
+    media: MediaConfig = MediaConfig()
+    asr: AsrConfig = AsrConfig()
+    tts: TtsConfig = TtsConfig()
+    recording: RecordingConfig = RecordingConfig()
+
+    @model_validator(mode="after")
+    def _port_range(self) -> "Config":
+        if self.rtp_end_port < self.rtp_start_port:
+            raise ValueError("rtp_end_port: must not be below rtp_start_port")
+        return self
+
+
+_FLAT_UA = ("addr", "udp_port", "useragent", "accept_timeout", "register_users", "graceful_shutdown",
+            "graceful_shutdown_timeout", "handler", "callid_suffix")  # fmt: skip
+_IGNORED = frozenset({
+    "proxy", "console", "database_url", "llmproxy", "restsend_token", "ami", "recorder_format", "callrecord",
+    "ice_servers", "stun_server",
+})  # fmt: skip
+"""Keys of the anchors that this version does not act on; named in one warning each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings and what was odd about them."""
+
+    config: Config
+    warnings: tuple[str, ...] = ()
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Loaded:
+    """Settings from the file (the default `config.toml` may be absent, a named one may not) and the environment.
+
+    Raises ConfigError with every fault at once.
+    """
+    environ = os.environ if environ is None else environ
+    named = path or (Path(environ[PREFIX + "CONF"]) if environ.get(PREFIX + "CONF") else None)
+    data = _read(named or Path("config.toml"), required=named is not None)
+    warnings: list[str] = []
+    table = _seed_form(data)
+    warnings += _unknown(table, Config)
+    for keys, value in _from_environment(environ, warnings):
+        _put(table, keys, value)
+    try:
+        return Loaded(Config.model_validate(table), tuple(warnings))
+    except ValidationError as error:
+        raise ConfigError(*(_fault(item, environ) for item in error.errors(include_url=False))) from None
+
+
+def _read(path: Path, *, required: bool) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        if required:
+            raise ConfigError(f"--conf: no file {path}") from None
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _seed_form(data: dict[str, Any]) -> dict[str, Any]:
+    """Flat keys of active-call moved under `[ua]`, where a key of the seed's form wins."""
+    table = dict(data)
+    flat = {key: table.pop(key) for key in _FLAT_UA if key in table}
+    if flat:
+        table["ua"] = flat | dict(table.get("ua", {}))
+    recording = table.get("recording")
+    if isinstance(recording, dict) and "path" in recording:
+        table["recording"] = {key: value for key, value in recording.items() if key not in ("path", "format")}
+        table.setdefault("recorder_path", recording["path"])
+    return table
+
+
+def _unknown(table: Mapping[str, Any], model: type[BaseModel], prefix: str = "") -> list[str]:
+    warnings = []
+    for key, value in table.items():
+        field = model.model_fields.get(key)
+        if field is None:
+            if not prefix and key in _IGNORED:
+                warnings.append(f"{key}: not supported by this version, ignored")
+            else:
+                near = difflib.get_close_matches(key, model.model_fields, n=1)
+                hint = f", did you mean {prefix}{near[0]}?" if near else ""
+                warnings.append(f"{prefix}{key}: unknown key, ignored{hint}")
+        elif isinstance(value, Mapping) and (section := _section(field.annotation)) is not None:
+            warnings += _unknown(value, section, f"{prefix}{key}.")
+    return warnings
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, Section):
+            return candidate
+    return None
+
+
+def variables(model: type[BaseModel] = Config, path: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Every environment variable with the key path that it sets, in the file's order."""
+    for name, field in model.model_fields.items():
+        keys = (*path, name)
+        section = _section(field.annotation)
+        if section is not None and section is field.annotation:
+            yield from variables(section, keys)  # type: ignore[arg-type]
+        else:
+            yield PREFIX + "_".join(keys).upper(), keys
+
+
+_OWN = frozenset({"CONF", "RUN_DIR", "INSTANCE", "SERVICE"})
+
+
+def _from_environment(environ: Mapping[str, str], warnings: list[str]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    known = dict(variables())
+    for name, value in sorted(environ.items()):
+        if not name.startswith(PREFIX) or name[len(PREFIX) :] in _OWN:
+            continue
+        if name in known:
+            keys = known[name]
+            yield keys, _parsed(value) if keys[-1] == "register_users" else value
+        else:
+            near = difflib.get_close_matches(name, known, n=1)
+            warnings.append(f"{name}: unknown variable, ignored" + (f", did you mean {near[0]}?" if near else ""))
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _put(table: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
+    for key in keys[:-1]:
+        table[key] = dict(table.get(key, {}))
+        table = table[key]
+    table[keys[-1]] = value
+
+
+def _fault(item: Any, environ: Mapping[str, str]) -> str:
+    keys = tuple(str(part) for part in item["loc"])
+    variable = PREFIX + "_".join(keys).upper()
+    where = f"{variable} ({'.'.join(keys)})" if variable in environ else ".".join(keys)
+    message = item["msg"].removeprefix("Value error, ")
+    shown = f", got {item['input']!r}" if item["type"] != "missing" and not isinstance(item["input"], dict) else ""
+    if any(word in keys[-1].lower() for word in ("password", "secret")) if keys else False:
+        shown = ""
+    return f"{where}: {message}{shown}" if where else f"{message}"
+
+
+def load_or_exit(path: Path | None = None) -> Loaded:
+    """`load`, but a fault is printed as one line each and ends the process with code 2."""
+    try:
+        return load(path)
+    except ConfigError as error:
+        for line in error.lines:
+            print(f"dialbus: config: {line}", file=sys.stderr)  # noqa: T201 - before logging is configured
+        raise SystemExit(2) from None
+
+
+def masked(config: Config) -> dict[str, Any]:
+    """The settings for the log, secrets replaced by `***`."""
+
+    def walk(value: Any, key: str = "") -> Any:
+        if isinstance(value, BaseModel):
+            return {name: walk(getattr(value, name), name) for name in type(value).model_fields}
+        if isinstance(value, list | tuple):
+            return [walk(item, key) for item in value]
+        if value and key in ("password", "secret", "headers"):
+            return "***"
+        return (
+            value if isinstance(value, int | float | bool | type(None)) else re.sub(r"//[^/@]+@", "//***@", str(value))
+        )
+
+    return {name: walk(getattr(config, name), name) for name in type(config).model_fields}

@@ -1,0 +1,1 @@
+"""The contracts: every message between services, and the clients' JSON. They know nobody."""

@@ -1,0 +1,196 @@
+"""The commands that clients send over their socket (protocol section 2)."""
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from dialbus.contracts.base import U32, ClientJson
+from dialbus.contracts.options import CallOption, RecorderOption, StringMap, SynthesisOption
+
+
+class Invite(ClientJson):
+    """Place a call."""
+
+    command: Literal["invite"] = "invite"
+    option: CallOption
+
+
+class Accept(ClientJson):
+    """Answer the pending inbound call."""
+
+    command: Literal["accept"] = "accept"
+    option: CallOption
+
+
+class Reject(ClientJson):
+    """Refuse the pending inbound call; the range of `code` is the call machine's to judge."""
+
+    command: Literal["reject"] = "reject"
+    reason: str | None = Field(default=None, max_length=1024)
+    code: int | None = None
+
+
+class Ringing(ClientJson):
+    """Tell the caller that it rings: 180, or 183 with audio."""
+
+    command: Literal["ringing"] = "ringing"
+    ringtone: str | None = Field(default=None, max_length=4096)
+    early_media: bool = False
+    recorder: RecorderOption | None = None
+
+
+class Tts(ClientJson):
+    """Speak text to the remote party (protocol 2.5)."""
+
+    command: Literal["tts"] = "tts"
+    text: Annotated[str, Field(max_length=1 << 20)]
+    speaker: str | None = None
+    play_id: str | None = None
+    streaming: bool = False
+    end_of_stream: bool = False
+    auto_hangup: bool = False
+    wait_input_timeout: U32 | None = None
+    option: SynthesisOption | None = None
+    base64: bool = False
+    cache_key: str | None = None
+
+
+class Play(ClientJson):
+    """Play a file or URL to the remote party (protocol 2.6)."""
+
+    command: Literal["play"] = "play"
+    url: Annotated[str, Field(min_length=1, max_length=4096)]
+    play_id: str | None = None
+    auto_hangup: bool = False
+    wait_input_timeout: U32 | None = None
+    offset_ms: U32 = 0
+
+
+class Interrupt(ClientJson):
+    """Stop the running playback."""
+
+    command: Literal["interrupt"] = "interrupt"
+    graceful: bool = False
+    fade_out_ms: U32 | None = None
+
+
+class Pause(ClientJson):
+    """Freeze the running playback at its position."""
+
+    command: Literal["pause"] = "pause"
+
+
+class Resume(ClientJson):
+    """Continue the paused playback."""
+
+    command: Literal["resume"] = "resume"
+
+
+class Hangup(ClientJson):
+    """End the call."""
+
+    command: Literal["hangup"] = "hangup"
+    reason: str | None = Field(default=None, max_length=1024)
+    initiator: str | None = Field(default=None, max_length=64)
+    headers: StringMap | None = None
+    refer: bool = False
+
+
+class Mute(ClientJson):
+    """Silence what comes from a track (all tracks when none is named)."""
+
+    command: Literal["mute"] = "mute"
+    track_id: str | None = None
+
+
+class Unmute(ClientJson):
+    """Undo `mute`."""
+
+    command: Literal["unmute"] = "unmute"
+    track_id: str | None = None
+
+
+class History(ClientJson):
+    """Add a line of conversation to the call's events."""
+
+    command: Literal["history"] = "history"
+    speaker: str
+    text: str
+
+
+class Custom(ClientJson):
+    """Post data to everyone who watches the call."""
+
+    command: Literal["custom"] = "custom"
+    data: Any
+    sender: str | None = None
+
+
+ClientCommand = Annotated[
+    Invite
+    | Accept
+    | Reject
+    | Ringing
+    | Tts
+    | Play
+    | Interrupt
+    | Pause
+    | Resume
+    | Hangup
+    | Mute
+    | Unmute
+    | History
+    | Custom,
+    Field(discriminator="command"),
+]
+
+CLIENT_COMMAND: TypeAdapter[ClientCommand] = TypeAdapter(ClientCommand)
+
+COMMANDS: dict[str, type[ClientJson]] = {
+    model.model_fields["command"].default: model
+    for model in (
+        Invite, Accept, Reject, Ringing, Tts, Play, Interrupt, Pause, Resume, Hangup, Mute, Unmute, History, Custom,
+    )
+}  # fmt: skip
+
+
+class BadCommand(ValueError):
+    """Text from a client that is no command; `str()` says why in words for the `error` event."""
+
+
+def parse_command(text: str) -> ClientCommand:
+    """The command in a text frame.
+
+    Raises BadCommand for malformed JSON, a missing or unknown `command`, a missing required field or a wrong type.
+    """
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadCommand(f"malformed JSON: {error}") from None
+    return command_from(data)
+
+
+def command_from(data: Any) -> ClientCommand:
+    """The command in parsed JSON; raises BadCommand like `parse_command`."""
+    if not isinstance(data, dict):
+        raise BadCommand("a command is a JSON object")
+    name = data.get("command")
+    if not isinstance(name, str):
+        raise BadCommand("missing field: command")
+    if name not in COMMANDS:
+        raise BadCommand(f"unknown command: {name[:64]}")
+    try:
+        return CLIENT_COMMAND.validate_python(data)
+    except ValidationError as error:
+        raise BadCommand(f"{name}: {_first_fault(error)}") from None
+    except RecursionError:
+        raise BadCommand(f"{name}: nested too deeply") from None
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors(include_url=False, include_input=False)[0]
+    path = ".".join(str(part) for part in fault["loc"][1:])
+    if fault["type"] == "missing":
+        return f"missing field: {path}"
+    return f"{path or 'command'}: {fault['msg']}"

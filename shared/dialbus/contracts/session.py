@@ -1,0 +1,135 @@
+"""A call's life on the bus: who owns it, how a client's commands reach it, what ends it."""
+
+from enum import StrEnum
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from dialbus.contracts.base import CallId, Contract, Request, Taken
+
+
+class CallType(StrEnum):
+    """Call types by their REST and CDR names (protocol section 1)."""
+
+    SIP = "sip"
+    WEBRTC = "webrtc"
+    WEBSOCKET = "webSocket"
+
+
+class CallState(StrEnum):
+    """Where a call stands (protocol section 2)."""
+
+    IDLE = "idle"
+    PENDING = "pending"
+    DIALING = "dialing"
+    UP = "up"
+    ENDED = "ended"
+
+
+class Session(Contract):
+    """KV bucket `calls`, key `token(call_id)`: who serves the call. Changed by compare-and-set only."""
+
+    SUBJECT: ClassVar[str] = "_kv.calls"
+
+    call_id: CallId
+    call_type: CallType
+    state: CallState = CallState.IDLE
+    direction: Literal["inbound", "outbound"] | None = None
+    owner: str | None = None
+    """Instance that runs the call machine; None while an idle socket has sent no command."""
+    gateway: str | None = None
+    """Instance that holds the client's socket."""
+    media_worker: str | None = None
+    first_sequence: int = 0
+    """Stream sequence of the session's first event (or a lower bound of it): replay starts here."""
+    created_at: str
+    caller: str | None = None
+    callee: str | None = None
+    option: dict[str, Any] | None = None
+    """The CallOption with secrets masked."""
+
+
+class OpenSession(Request):
+    """First command of an idle session: a sip-ua with room takes it and owns the call from now on."""
+
+    SUBJECT: ClassVar[str] = "sip.open"
+    REPLY: ClassVar[type[Contract]] = Taken
+
+    call_id: CallId
+    call_type: CallType = CallType.SIP
+    created_at: str
+    gateway: str
+    server_side_track: str = "server-side-track"
+    command: dict[str, Any]
+    """The client's JSON, already validated by the gateway."""
+
+
+class ClientCommandSent(Request):
+    """A client's command for the owner of the call machine. The reply says queued, not done."""
+
+    SUBJECT: ClassVar[str] = "call.{call}.command.client"
+    REPLY: ClassVar[type[Contract]] = Taken
+
+    call_id: CallId
+    command: dict[str, Any]
+    command_id: str | None = Field(default=None, max_length=128)
+    """A repeat within 60 s is acknowledged again and not executed again."""
+
+
+class Attach(Request):
+    """A client's socket took a pending inbound call."""
+
+    SUBJECT: ClassVar[str] = "call.{call}.command.attach"
+    REPLY: ClassVar[type[Contract]] = Taken
+
+    call_id: CallId
+    gateway: str
+    server_side_track: str = "server-side-track"
+
+
+class Detach(Request):
+    """The client's socket is gone; the call ends."""
+
+    SUBJECT: ClassVar[str] = "call.{call}.command.detach"
+    REPLY: ClassVar[type[Contract]] = Taken
+
+    call_id: CallId
+    gateway: str
+
+
+class DeliverWebhook(Contract):
+    """Announce an inbound call over HTTP (stream WEBHOOKS, a work queue). The body is protocol 5.5 to the letter."""
+
+    SUBJECT: ClassVar[str] = "webhook.deliver"
+
+    call_id: CallId
+    body: dict[str, Any]
+    give_up_at_ms: int
+    """Unix epoch milliseconds after which an attempt serves nobody."""
+
+
+class WebhookOutcome(Request):
+    """How the announcement went; from webhook-dispatcher to the owner of the call."""
+
+    SUBJECT: ClassVar[str] = "call.{call}.command.webhook"
+    REPLY: ClassVar[type[Contract]] = Taken
+
+    call_id: CallId
+    delivered: bool
+    status: int | None = None
+    reason: str = ""
+    attempts: int = 0
+
+
+class Heartbeat(Contract):
+    """A worker lives and has this much room. Published every second."""
+
+    SUBJECT: ClassVar[str] = "worker.{service}.{instance}"
+
+    service: str
+    instance: str
+    version: str
+    capacity: int | None = None
+    """Calls (media), sessions (asr), syntheses (tts) at once; None means no fixed limit."""
+    in_use: int = 0
+    started_at: str

@@ -1,0 +1,100 @@
+"""Between media, asr and tts: utterances to text, text to audio."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from dialbus.contracts.base import CallId, Contract, Request, Taken
+
+RateHz = Annotated[int, Field(ge=8000, le=48000)]
+
+
+class TranscriptionOpened(Contract):
+    """An asr worker took the session."""
+
+    SUBJECT: ClassVar[str] = "_reply.transcription_opened"
+
+    worker: str
+    model: str
+
+
+class OpenTranscription(Request):
+    """Recognise one track of a call. Audio follows on `call.<id>.audio.<track>`, 16 kHz, utterance by utterance.
+
+    Refused with 404 when the model or its language is not to be had, 503 when there is no room.
+    """
+
+    SUBJECT: ClassVar[str] = "asr.open"
+    REPLY: ClassVar[type[Contract]] = TranscriptionOpened
+
+    call_id: CallId
+    track: str = "main"
+    model: str | None = None
+    language: str | None = None
+
+
+class CloseTranscription(Request):
+    """No more audio; the reply comes after the last transcript was sent or dropped."""
+
+    SUBJECT: ClassVar[str] = "call.{call}.asr.{track}"
+    REPLY: ClassVar[type[Contract]] = Taken
+
+    call_id: CallId
+    track: str = "main"
+
+
+class Transcript(Contract):
+    """What an utterance sounds like so far, or for good. From asr to the media worker that sent the audio."""
+
+    SUBJECT: ClassVar[str] = "call.{call}.transcript.{track}"
+
+    call_id: CallId
+    track: str = "main"
+    utterance: int
+    text: str
+    final: bool
+    confidence: float | None = None
+    decode_ms: int = 0
+    latency_ms: int = 0
+    """From the arrival of the last audio used to this text."""
+    failure: str | None = None
+    """Why there is no text (the engine failed); then `text` is empty and `final` true."""
+
+
+class SpeechTaken(Contract):
+    """A tts worker will speak."""
+
+    SUBJECT: ClassVar[str] = "_reply.speech_taken"
+
+    worker: str
+
+
+class Speak(Request):
+    """Synthesise one text. Audio comes back on `call.<id>.audio.<track>` as int16 mono at `rate_hz`.
+
+    Refused with 404 for a voice or language that is not to be had, 503 when there is no room.
+    """
+
+    SUBJECT: ClassVar[str] = "tts.speak"
+    REPLY: ClassVar[type[Contract]] = SpeechTaken
+
+    call_id: CallId
+    utterance_id: str
+    track: str = "server"
+    text: str
+    speaker: str | None = None
+    language: str | None = None
+    speed: float = 1.0
+    volume: float = 5.0
+    rate_hz: RateHz = 16000
+    cache_key: str | None = None
+
+
+class CancelSpeech(Contract):
+    """Nobody will hear the rest: stop synthesis. Heard by the tts worker that speaks."""
+
+    SUBJECT: ClassVar[str] = "call.{call}.tts.cancel"
+
+    call_id: CallId
+    utterance_id: str | None = None
+    """None: everything of this call."""

@@ -1,0 +1,69 @@
+"""Logs with the call bound to them, and trace context that travels in bus headers.
+
+One info line per transition a person would tell a colleague. `call_id`, `leg_id` and `dialog_id` are bound where
+the leg begins and never passed along; credentials, audio and transcripts are never logged at info.
+"""
+
+import logging
+import secrets
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import structlog
+
+TRACEPARENT = "traceparent"
+_trace: ContextVar[str | None] = ContextVar("trace", default=None)
+
+
+def configure(*, service: str, instance: str, level: str = "info", fmt: str = "text") -> None:
+    """Write one line per event to standard error, as text or JSON, each with service and instance."""
+    renderer: Any = (
+        structlog.processors.JSONRenderer()
+        if fmt == "json"
+        else structlog.dev.ConsoleRenderer(colors=False, pad_event_to=28)
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(service=service, instance=instance)
+
+
+def get_logger() -> Any:
+    """The logger; facts are keyword arguments."""
+    return structlog.get_logger()
+
+
+@contextmanager
+def bound(**facts: Any) -> Iterator[None]:
+    """Bind facts (call_id, leg_id, …) to every line logged inside."""
+    with structlog.contextvars.bound_contextvars(**facts):
+        yield
+
+
+def trace_headers() -> dict[str, str]:
+    """The current trace as W3C `traceparent`, begun here if there is none."""
+    current = _trace.get()
+    if current is None:
+        current = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+        _trace.set(current)
+    return {TRACEPARENT: current}
+
+
+def adopt_trace(headers: Mapping[str, str] | None) -> None:
+    """Go on with the trace that a message carries, in the current task."""
+    if headers and (parent := headers.get(TRACEPARENT)):
+        _trace.set(parent)

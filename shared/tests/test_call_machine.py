@@ -1,0 +1,420 @@
+"""The call machine: validity of commands (protocol 2) and orders of events (protocol 4), without a socket."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from dialbus.call import (
+    VALID,
+    AllocateMedia,
+    CallMachine,
+    CloseMedia,
+    ConfigureMedia,
+    ConnectMedia,
+    ControlPlayback,
+    Effect,
+    Emit,
+    Finish,
+    InboundOffer,
+    NoteInput,
+    SendAnswer,
+    SendBye,
+    SendCancel,
+    SendInvite,
+    SendReject,
+    SendRinging,
+)
+from dialbus.contracts.commands import COMMANDS, Invite, command_from
+from dialbus.contracts.session import CallState, CallType
+
+EPOCH = datetime(2026, 3, 4, 9, 15, 20, tzinfo=UTC)
+CALL = "s.5f0c"
+OFFER = InboundOffer("sip:7455@192.0.2.15", "sip:4000@192.0.2.20", "v=0\r\n", {"X-Tenant": "blue"})
+
+
+class Story:
+    """A machine whose media always answers, and everything that it did, in order."""
+
+    def __init__(self, **options: Any) -> None:
+        self.machine = CallMachine(CALL, CallType.SIP, started=100.0, epoch=EPOCH, **options)
+        self.now = 100.0
+        self.log: list[Effect] = []
+        self.media: tuple[int, str] | None = None
+
+    def after(self, seconds: float) -> "Story":
+        self.now += seconds
+        return self
+
+    def do(self, act: Callable[[CallMachine, float], list[Effect]]) -> "Story":
+        pending = list(act(self.machine, self.now))
+        while pending:
+            effect = pending.pop(0)
+            self.log.append(effect)
+            if isinstance(effect, AllocateMedia):
+                assert not pending, "AllocateMedia is the last effect of its list"
+                refusal = self.media
+                pending = (
+                    self.machine.media_refused(*refusal, self.now)
+                    if refusal
+                    else self.machine.media_ready(4711, "our sdp", self.now)
+                )
+        return self
+
+    def command(self, name: str, **fields: Any) -> "Story":
+        return self.do(lambda machine, now: machine.command(command_from({"command": name, **fields}), now))
+
+    def offered(self) -> "Story":
+        return self.do(lambda machine, now: machine.offered(OFFER, now))
+
+    def invited(self, **option: Any) -> "Story":
+        return self.command("invite", option={"callee": "sip:7455@10.20.0.9", **option})
+
+    def answered(self) -> "Story":
+        return self.do(lambda machine, now: machine.leg_answered("their sdp", now))
+
+    @property
+    def events(self) -> list[str]:
+        return [effect.event.event for effect in self.log if isinstance(effect, Emit)]
+
+    @property
+    def signalling(self) -> list[Effect]:
+        kinds = SendInvite | SendRinging | SendAnswer | SendReject | SendBye | SendCancel
+        return [effect for effect in self.log if isinstance(effect, kinds)]
+
+    def event(self, name: str) -> Any:
+        (found,) = [e.event for e in self.log if isinstance(e, Emit) and e.event.event == name]
+        return found
+
+    def index(self, wanted: type | str) -> int:
+        for position, effect in enumerate(self.log):
+            if isinstance(wanted, str):
+                if isinstance(effect, Emit) and effect.event.event == wanted:
+                    return position
+            elif isinstance(effect, wanted):
+                return position
+        raise AssertionError(f"{wanted} never happened in {self.log}")
+
+
+def in_state(state: CallState) -> Story:
+    story = Story()
+    match state:
+        case CallState.PENDING:
+            story.offered()
+        case CallState.DIALING:
+            story.invited()
+        case CallState.UP:
+            story.invited().answered()
+        case CallState.ENDED:
+            story.command("hangup")
+    assert story.machine.state is state
+    return story
+
+
+SAMPLES: dict[str, dict[str, Any]] = {
+    "invite": {"option": {"callee": "sip:a@b"}},
+    "accept": {"option": {}},
+    "tts": {"text": "hello"},
+    "play": {"url": "http://a/b.wav"},
+    "history": {"speaker": "bot", "text": "hi"},
+    "custom": {"data": {"a": 1}},
+}
+
+
+@pytest.mark.parametrize("state", list(CallState))
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_commands_are_refused_with_an_error_exactly_where_section_2_says(name: str, state: CallState) -> None:
+    story = in_state(state)
+    story.log.clear()
+
+    story.command(name, **SAMPLES.get(name, {}))
+
+    valid = state in VALID[COMMANDS[name]]
+    if state is CallState.ENDED:
+        assert story.log == []
+    elif name in ("tts", "play") and state is CallState.PENDING:
+        assert story.events == ["error"]  # no early media yet
+    elif name in ("pause", "resume") and state is CallState.PENDING:
+        assert story.events == ["error"]  # nothing plays
+    else:
+        assert ("error" in story.events) is not valid
+    if state not in (CallState.ENDED, CallState.IDLE) and not valid:
+        assert story.machine.state is state, "a refused command changes nothing"
+
+
+def test_o1_outbound_answered() -> None:
+    story = Story().invited()
+    story.do(lambda m, now: m.leg_progress(now, early_media=False))
+    story.do(lambda m, now: m.leg_progress(now, early_media=True)).after(6).answered()
+
+    assert story.events == ["trackStart", "ringing", "ringing", "answer"]
+    assert story.event("answer").sdp == "their sdp"
+    assert [e.event.early_media for e in story.log if isinstance(e, Emit) and e.event.event == "ringing"] == [
+        False,
+        True,
+    ]
+    assert story.machine.state is CallState.UP
+
+
+def test_o1_the_answer_event_is_stored_before_media_can_report_the_first_packet() -> None:
+    story = Story().invited().answered()
+    assert story.index("answer") < story.index(ConnectMedia)
+
+
+def test_o2_outbound_refused() -> None:
+    story = Story().invited()
+    story.do(lambda m, now: m.leg_refused(486, "Busy Here", now))
+
+    assert story.events == ["trackStart", "reject", "trackEnd", "hangup"]
+    assert (story.event("reject").code, story.event("reject").reason) == (486, "Busy Here")
+    assert (story.event("hangup").reason, story.event("hangup").initiator) == ("rejected", "callee")
+    assert story.event("trackEnd").duration == 0
+    assert story.index("reject") < story.index(CloseMedia) < story.index("trackEnd")
+    assert isinstance(story.log[-1], Finish)
+
+
+def test_o3_no_answer_is_a_408_and_no_answer() -> None:
+    story = Story().invited().do(lambda m, now: m.leg_refused(408, "Request Timeout", now, timed_out=True))
+
+    assert story.events == ["trackStart", "reject", "trackEnd", "hangup"]
+    assert (story.event("reject").code, story.event("reject").reason) == (408, "Request Timeout")
+    assert (story.event("hangup").reason, story.event("hangup").initiator) == ("noAnswer", "system")
+
+
+@pytest.mark.parametrize("how", ["command", "socket"])
+def test_o4_client_gives_up_while_dialing(how: str) -> None:
+    story = Story().invited()
+    if how == "command":
+        story.command("hangup", reason="changed my mind", initiator="caller")
+    else:
+        story.do(lambda m, now: m.detached(now))
+
+    assert story.events == ["trackStart", "trackEnd", "hangup"]
+    assert story.signalling[-1] == SendCancel()
+    expected = ("changed my mind", "caller") if how == "command" else ("bySystem", "system")
+    assert (story.event("hangup").reason, story.event("hangup").initiator) == expected
+
+
+def test_o7_invite_without_callee_is_a_local_fault() -> None:
+    story = Story().command("invite", option={})
+    assert story.events == ["error", "hangup"]
+    assert story.event("error").sender == "invite"
+    assert story.event("hangup").reason == "failed"
+
+
+def test_o7_no_media_worker() -> None:
+    story = Story()
+    story.media = (503, "no media worker has room")
+    story.invited()
+    assert story.events == ["error", "hangup"]
+    assert (story.event("error").sender, story.event("error").error) == ("invite", "no media worker has room")
+    assert story.machine.state is CallState.ENDED
+
+
+def test_o7_a_fault_after_the_track_began_ends_it() -> None:
+    story = Story().invited().do(lambda m, now: m.leg_failed("no route to host", now))
+    assert story.events == ["trackStart", "error", "trackEnd", "hangup"]
+
+
+def test_o10_inbound_accept() -> None:
+    story = Story().offered().after(2).command("accept", option={"vad": {}, "asr": {"provider": "whisper"}})
+
+    assert story.events == ["incoming", "trackStart", "answer"]
+    assert story.event("incoming").headers == {"X-Tenant": "blue"}
+    assert story.event("answer").sdp == "our sdp"
+    assert story.signalling == [SendAnswer()]
+    assert story.index(ConfigureMedia) < story.index("answer") < story.index(SendAnswer) < story.index(ConnectMedia)
+
+
+def test_o10_an_uncommon_codec_is_488_and_an_error_of_accept() -> None:
+    story = Story().offered()
+    story.media = (488, "no common codec")
+    story.command("accept", option={})
+    assert story.events == ["incoming", "error", "hangup"]
+    assert story.event("error").sender == "accept"
+    assert story.signalling == [SendReject(488, "no common codec")]
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "reason"),
+    [
+        ({}, 603, "rejected"),
+        ({"reason": "busy"}, 603, "busy"),
+        ({"code": 486, "reason": "busy"}, 486, "busy"),
+        ({"code": "404"}, 404, "rejected"),
+    ],
+)
+def test_o12_inbound_reject(fields: dict[str, Any], code: int, reason: str) -> None:
+    story = Story().offered().command("reject", **fields)
+    assert story.events == ["incoming", "hangup"]
+    assert story.signalling == [SendReject(code, fields.get("reason"))]
+    assert (story.event("hangup").reason, story.event("hangup").initiator) == (reason, "callee")
+
+
+@pytest.mark.parametrize("code", [200, 302, 399, 700])
+def test_o12_a_code_that_refuses_nothing_leaves_the_call_pending(code: int) -> None:
+    story = Story().offered().command("reject", code=code)
+    assert story.events == ["incoming", "error"]
+    assert story.machine.state is CallState.PENDING
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_o13_caller_cancels(early: bool) -> None:
+    story = Story().offered()
+    if early:
+        story.command("ringing", earlyMedia=True)
+    story.do(lambda m, now: m.leg_cancelled(now))
+
+    assert story.events == ["incoming", *(["trackStart", "trackEnd"] if early else []), "hangup"]
+    assert (story.event("hangup").reason, story.event("hangup").initiator) == ("canceled", "caller")
+
+
+def test_o14_accept_timeout_is_408_and_ringing_does_not_stop_the_clock() -> None:
+    story = Story(accept_timeout_s=60.0).offered().after(30).command("ringing").after(29.9)
+    story.do(lambda m, now: m.tick(now))
+    assert story.machine.state is CallState.PENDING
+    assert story.machine.deadline == 160.0
+
+    story.after(0.2).do(lambda m, now: m.tick(now))
+
+    assert story.events == ["incoming", "hangup"]
+    assert story.signalling == [SendRinging(early_media=False), SendReject(408, "accept timeout")]
+    assert (story.event("hangup").reason, story.event("hangup").initiator) == ("noAnswer", "system")
+
+
+@pytest.mark.parametrize(("inbound", "reason"), [(True, ("byCaller", "caller")), (False, ("byCallee", "callee"))])
+def test_o15_remote_hangs_up(inbound: bool, reason: tuple[str, str]) -> None:
+    story = Story().offered().command("accept", option={}) if inbound else Story().invited().answered()
+    story.after(14).log.clear()
+
+    story.do(lambda m, now: m.leg_hung_up(now))
+
+    assert [type(effect) for effect in story.log] == [CloseMedia, Emit, Emit, Finish]
+    assert story.events == ["trackEnd", "hangup"]
+    assert story.event("trackEnd").duration == 14_000
+    assert story.event("trackEnd").ssrc == 4711
+    assert (story.event("hangup").reason, story.event("hangup").initiator) == reason
+
+
+def test_o16_hangup_command_sends_bye_first() -> None:
+    story = Story().invited(sip={"hangup_headers": {"X-A": "1", "X-B": "1"}}).answered().after(3)
+    story.log.clear()
+
+    story.command("hangup", reason="Normal clearing", headers={"X-B": "2"})
+
+    assert story.log[0] == SendBye({"X-A": "1", "X-B": "2"})
+    assert [type(effect) for effect in story.log] == [SendBye, CloseMedia, Emit, Emit, Finish]
+    assert story.events == ["trackEnd", "hangup"]
+    assert (story.event("hangup").reason, story.event("hangup").initiator) == ("Normal clearing", "system")
+
+
+def test_o17_playback_on_an_unanswered_call_is_held_and_runs_right_after_answer() -> None:
+    story = Story().invited().command("tts", text="one").command("play", url="http://a/b.wav")
+    assert not [effect for effect in story.log if isinstance(effect, ControlPlayback)]
+
+    story.answered()
+
+    names = [effect.command.command for effect in story.log if isinstance(effect, ControlPlayback)]  # type: ignore[attr-defined]
+    assert names == ["tts", "play"]
+    assert story.index("answer") < story.index(ControlPlayback)
+
+
+def test_o17_held_playback_is_dropped_when_the_call_fails() -> None:
+    story = Story().invited().command("tts", text="one").do(lambda m, now: m.leg_refused(486, "Busy", now))
+    assert not [effect for effect in story.log if isinstance(effect, ControlPlayback)]
+
+
+def test_o18_autohangup() -> None:
+    story = Story().invited().answered().after(2)
+    story.log.clear()
+    story.do(lambda m, now: m.auto_hangup(now))
+    assert [type(effect) for effect in story.log] == [SendBye, CloseMedia, Emit, Emit, Finish]
+    assert (story.event("hangup").reason, story.event("hangup").initiator) == ("autohangup", "system")
+
+
+def test_p44_accept_without_a_call() -> None:
+    story = Story().command("accept", option={})
+    assert story.events == ["reject", "error", "hangup"]
+    assert story.event("reject").code == 486
+    assert isinstance(story.log[-1], Finish)
+
+
+def test_p46_socket_lost_while_pending_is_603_handler_disconnected() -> None:
+    story = Story().offered().do(lambda m, now: m.detached(now))
+    assert story.signalling == [SendReject(603, "handler disconnected")]
+    assert (story.event("hangup").reason, story.event("hangup").initiator) == ("bySystem", "system")
+
+
+def test_webhook_failure_is_503() -> None:
+    story = Story().offered().do(lambda m, now: m.webhook_failed("No invite handler configured", now))
+    assert story.signalling == [SendReject(503, "No invite handler configured")]
+    assert story.events == ["incoming", "hangup"]
+
+
+def test_start_when_answer_puts_off_recognition_only() -> None:
+    story = Story().invited(vad={}, asr={"startWhenAnswer": True})
+    (before,) = [effect for effect in story.log if isinstance(effect, ConfigureMedia)]
+    assert before.vad is not None
+    assert before.asr is None
+    story.answered()
+    assert story.index("answer") < story.log.index(
+        next(effect for effect in story.log if isinstance(effect, ConfigureMedia) and effect.asr)
+    )
+
+
+def test_recorder_of_ringing_wins_over_that_of_accept() -> None:
+    story = Story().offered().command("ringing", earlyMedia=True, recorder={"recorderFile": "a"})
+    story.command("accept", option={"recorder": {"recorderFile": "b"}})
+    files = [e.recorder["recorderFile"] for e in story.log if isinstance(e, ConfigureMedia) and e.recorder]
+    assert files[0] == "a"
+    assert set(files) == {"a"}
+
+
+def test_a_second_invite_or_accept_leaves_the_call_alone() -> None:
+    story = Story().invited().answered()
+    story.log.clear()
+    story.command("invite", option={"callee": "sip:x@y"}).command("accept", option={})
+    assert story.events == ["error", "error"]
+    assert story.machine.state is CallState.UP
+
+
+def test_hangup_event_carries_parties_times_and_extra_without_internal_keys() -> None:
+    story = Story().invited(caller="sip:7301@10.20.0.4:13050", extra={"order": "17", "_trace": "x"})
+    story.after(1.25).do(lambda m, now: m.leg_progress(now, early_media=False)).after(1).answered().after(10)
+    story.do(lambda m, now: m.leg_hung_up(now))
+    event = story.event("hangup").model_dump(by_alias=True, exclude_none=True)
+
+    assert event["from"] == {"username": "7301", "realm": "10.20.0.4", "source": "sip:7301@10.20.0.4:13050"}
+    assert event["to"] == {"username": "7455", "realm": "10.20.0.9", "source": "sip:7455@10.20.0.9"}
+    assert event["startTime"] == "2026-03-04T09:15:20+00:00"
+    assert event["ringingTime"] == "2026-03-04T09:15:21.250000+00:00"
+    assert event["answerTime"] == "2026-03-04T09:15:22.250000+00:00"
+    assert event["hangupTime"] == "2026-03-04T09:15:32.250000+00:00"
+    assert event["extra"] == {"order": "17", "session_id": CALL, "call_type": "sip", "start_time": event["startTime"]}
+    assert event["refer"] is False
+
+
+def test_a_key_by_sip_info_is_an_event_and_a_sign_of_life() -> None:
+    story = Story().invited().answered()
+    story.log.clear()
+    story.do(lambda m, now: m.leg_digit("5", now))
+    assert story.event("dtmf").digit == "5"
+    assert story.log[-1] == NoteInput()
+
+
+def test_media_lost_ends_the_call_without_asking_the_lost_worker() -> None:
+    story = Story().invited().answered()
+    story.log.clear()
+    story.do(lambda m, now: m.media_lost("worker stopped", now))
+    assert not [effect for effect in story.log if isinstance(effect, CloseMedia)]
+    assert story.events == ["error", "trackEnd", "hangup"]
+
+
+def test_muting_before_there_is_media_counts_later() -> None:
+    story = Story().offered().command("mute", trackId=CALL).command("accept", option={})
+    assert [e.command.command for e in story.log if isinstance(e, ControlPlayback)] == ["mute"]  # type: ignore[attr-defined]
+
+
+def test_every_command_has_a_row_in_the_table() -> None:
+    assert set(VALID) == set(COMMANDS.values())
+    assert Invite in VALID
