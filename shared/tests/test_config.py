@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from dialbus.config import Config, ConfigError, HostPort, duration_s, load, masked, variables
 
 SEED = """

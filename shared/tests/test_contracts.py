@@ -6,17 +6,18 @@ import json
 import pkgutil
 from typing import Any
 
-import dialbus.contracts
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+import dialbus.contracts
 from dialbus.contracts import media, session, speech
 from dialbus.contracts.audio import AudioFrame, audio_subject
 from dialbus.contracts.base import Contract, Refusal, Taken, from_token, token
 from dialbus.contracts.commands import BadCommand, Hangup, Invite, Tts, parse_command
 from dialbus.contracts.events import CLIENT_EVENT, EVENTS, AsrFinal, Hold, TrackEnd, event_subject
 from dialbus.contracts.options import CallOption, SynthesisOption, masked
-from hypothesis import given
-from hypothesis import strategies as st
-from pydantic import ValidationError
 
 CALL = "k7Qm2x9@192.0.2.15-b81Fe0-Zt5Rw2Lp"
 REMOTE = media.RemoteMedia(address="192.0.2.1", port=4000, codec="pcmu", payload_type=0, telephone_event_pt=101)

@@ -1,0 +1,202 @@
+"""Write docs/schemas, docs/asyncapi.*.json and docs/subjects.md from the contracts; `--check` only compares.
+
+The contracts are declared once, in shared/dialbus/contracts; what stands in docs/ is never edited by hand.
+"""
+
+import argparse
+import importlib
+import inspect
+import json
+import pkgutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+import dialbus.contracts
+from dialbus import __version__
+from dialbus.contracts.audio import SUBJECT as AUDIO_SUBJECT
+from dialbus.contracts.audio import AudioFrame
+from dialbus.contracts.base import Contract, Request
+from dialbus.contracts.commands import COMMANDS
+from dialbus.contracts.events import EVENT_SUBJECT, EVENTS
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+
+
+def contracts() -> list[type[Contract]]:
+    """Every contract of the bus, by name."""
+    found: dict[str, type[Contract]] = {}
+    for module in pkgutil.iter_modules(dialbus.contracts.__path__):
+        importlib.import_module(f"dialbus.contracts.{module.name}")
+    waiting: list[type[Contract]] = [Contract]
+    while waiting:
+        for kind in waiting.pop().__subclasses__():
+            waiting.append(kind)
+            if "SUBJECT" in kind.__dict__:
+                found[kind.__name__] = kind
+    return [found[name] for name in sorted(found)]
+
+
+def first_line(kind: type) -> str:
+    """The first line of a docstring."""
+    return (inspect.getdoc(kind) or "").partition("\n")[0]
+
+
+def schema(kind: type[BaseModel]) -> dict[str, Any]:
+    """JSON Schema of what is sent."""
+    mode = "serialization" if kind in EVENTS.values() else "validation"
+    return kind.model_json_schema(by_alias=True, mode=mode)  # type: ignore[arg-type]
+
+
+def on_the_wire(kind: type[Contract]) -> bool:
+    """Whether a contract has a subject of its own (parts, replies and KV values have none)."""
+    return not kind.SUBJECT.startswith("_")
+
+
+def bus_document() -> dict[str, Any]:
+    """AsyncAPI 3 of the bus."""
+    channels: dict[str, Any] = {}
+    operations: dict[str, Any] = {}
+    messages: dict[str, Any] = {}
+    for kind in contracts():
+        messages[kind.__name__] = {
+            "name": kind.__name__,
+            "summary": first_line(kind),
+            "contentType": "application/json",
+            "payload": {"$ref": f"schemas/bus/{kind.__name__}.json"},
+        }
+        if not on_the_wire(kind):
+            continue
+        channels[kind.__name__] = _channel(kind.SUBJECT, first_line(kind), [kind.__name__])
+        operation: dict[str, Any] = {
+            "action": "send",
+            "channel": {"$ref": f"#/channels/{kind.__name__}"},
+            "summary": first_line(kind),
+            "messages": [{"$ref": f"#/channels/{kind.__name__}/messages/{kind.__name__}"}],
+        }
+        if issubclass(kind, Request):
+            answers = (kind.REPLY.__name__, "Refusal")
+            channels[f"{kind.__name__}Reply"] = {
+                "address": None,
+                "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in answers},
+            }
+            operation["reply"] = {"channel": {"$ref": f"#/channels/{kind.__name__}Reply"}}
+        operations[kind.__name__] = operation
+    channels["events"] = _channel(EVENT_SUBJECT, "The stream of a call's client events.", [])
+    channels["events"]["messages"] = {
+        name: {"name": name, "summary": first_line(kind), "payload": {"$ref": f"schemas/client/event.{name}.json"}}
+        for name, kind in sorted(EVENTS.items())
+    }
+    channels["audio"] = _channel(AUDIO_SUBJECT, first_line(AudioFrame), [])
+    channels["audio"]["messages"] = {
+        "AudioFrame": {"name": "AudioFrame", "summary": first_line(AudioFrame), "contentType": "audio/L16"}
+    }
+    return _document("dialbus bus", "Messages between the services, over NATS.", channels, operations, messages)
+
+
+def client_document() -> dict[str, Any]:
+    """AsyncAPI 3 of the clients' WebSocket."""
+    messages = {
+        f"command.{name}": {"name": name, "summary": first_line(kind), "payload": _client_ref("command", name)}
+        for name, kind in sorted(COMMANDS.items())
+    } | {
+        f"event.{name}": {"name": name, "summary": first_line(kind), "payload": _client_ref("event", name)}
+        for name, kind in sorted(EVENTS.items())
+    }
+    channels = {"sip": _channel("/call/sip", "One call: commands in, events out.", list(messages))}
+    operations = {
+        action: {
+            "action": action,
+            "channel": {"$ref": "#/channels/sip"},
+            "messages": [{"$ref": f"#/channels/sip/messages/{name}"} for name in messages if name.startswith(prefix)],
+        }
+        for action, prefix in (("receive", "command."), ("send", "event."))
+    }
+    return _document("dialbus client API", "Commands and events on the socket.", channels, operations, messages)
+
+
+def _client_ref(kind: str, name: str) -> dict[str, str]:
+    return {"$ref": f"schemas/client/{kind}.{name}.json"}
+
+
+def _channel(address: str, summary: str, messages: list[str]) -> dict[str, Any]:
+    channel: dict[str, Any] = {"address": address, "summary": summary}
+    names = [part[1:-1] for part in address.split(".") if part.startswith("{")]
+    if names:
+        channel["parameters"] = {name: {} for name in names}
+    channel["messages"] = {name: {"$ref": f"#/components/messages/{name}"} for name in messages}
+    return channel
+
+
+def _document(
+    title: str, about: str, channels: dict[str, Any], operations: dict[str, Any], messages: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "asyncapi": "3.0.0",
+        "info": {"title": title, "version": __version__, "description": about},
+        "channels": channels,
+        "operations": operations,
+        "components": {"messages": messages},
+    }
+
+
+def subjects() -> str:
+    """docs/subjects.md."""
+    lines = [
+        "# Subjects",
+        "",
+        "Generated from `shared/dialbus/contracts` by `make contracts`; not edited by hand.",
+        "`{call}` is the session id as one token: every byte but `A-Z a-z 0-9 _ -` is written `=XX`.",
+        "",
+        "| Subject | Message | Reply | What |",
+        "|---|---|---|---|",
+    ]
+    for kind in sorted(filter(on_the_wire, contracts()), key=lambda kind: kind.SUBJECT):
+        reply = kind.REPLY.__name__ if issubclass(kind, Request) else ""
+        lines.append(f"| `{kind.SUBJECT}` | {kind.__name__} | {reply} | {first_line(kind)} |")
+    lines.append(f"| `{EVENT_SUBJECT}` | client event | stream CALLS | {len(EVENTS)} events, see `schemas/client` |")
+    lines.append(f"| `{AUDIO_SUBJECT}` | AudioFrame | | {first_line(AudioFrame)} |")
+    return "\n".join(lines) + "\n"
+
+
+def files() -> dict[Path, str]:
+    """Every generated file with its text."""
+    texts: dict[Path, str] = {DOCS / "subjects.md": subjects()}
+    documents: dict[str, Any] = {"asyncapi.bus.json": bus_document(), "asyncapi.client.json": client_document()}
+    documents |= {f"schemas/bus/{kind.__name__}.json": schema(kind) for kind in contracts()}
+    documents |= {f"schemas/client/command.{name}.json": schema(kind) for name, kind in COMMANDS.items()}
+    documents |= {f"schemas/client/event.{name}.json": schema(kind) for name, kind in EVENTS.items()}
+    for name, document in documents.items():
+        texts[DOCS / name] = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    return texts
+
+
+def stale() -> list[str]:
+    """Paths (from the project's root) whose text differs, is missing, or that nothing generates any more."""
+    wanted = files()
+    found = set((DOCS / "schemas").rglob("*.json"))
+    odd = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+    return sorted(str(path.relative_to(ROOT)) for path in [*odd, *(found - set(wanted))])
+
+
+def main() -> None:
+    """Write the files, or with `--check` exit 1 when they are not fresh."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    if parser.parse_args().check:
+        odd = stale()
+        sys.stdout.write("".join(f"stale: {path}\n" for path in odd))
+        raise SystemExit(1 if odd else 0)
+    for path, text in files().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    for path in (DOCS / "schemas").rglob("*.json"):
+        if path not in files():
+            path.unlink()
+
+
+if __name__ == "__main__":
+    main()
