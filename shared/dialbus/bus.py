@@ -6,7 +6,7 @@ its producer waits for the stream's acknowledgement. Live audio is core NATS and
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -312,7 +312,7 @@ class Bus:
         info = await self._js.stream_info(CALLS_STREAM)
         return int(info.state.last_seq)
 
-    async def events(self, call_id: str, first_sequence: int = 0) -> AsyncIterator[StreamedEvent]:
+    async def events(self, call_id: str, first_sequence: int = 0) -> AsyncGenerator[StreamedEvent, None]:
         """A call's events from `first_sequence` on, numbered from 1: those stored, then live ones. Endless.
 
         The numbers are the same on whichever gateway they are counted, since the stream fixes the order.
@@ -369,10 +369,15 @@ class Bus:
                 slots.release()
 
         async with asyncio.TaskGroup() as tasks:
-            while True:
-                await slots.acquire()
-                message = await self._fetch_one(pull)
-                tasks.create_task(handle(message), name=f"work {contract.SUBJECT}")
+            try:
+                while True:
+                    await slots.acquire()
+                    message = await self._fetch_one(pull)
+                    tasks.create_task(handle(message), name=f"work {contract.SUBJECT}")
+            finally:
+                # An open pull request outlives us by seconds; no work may go to an inbox that nobody reads.
+                with suppress(nats.errors.Error, ValueError):
+                    await pull.unsubscribe()
 
     async def _fetch_one(self, pull: JetStreamContext.PullSubscription) -> Msg:
         while True:
