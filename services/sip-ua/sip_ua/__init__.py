@@ -1,0 +1,1 @@
+"""The sip-ua service: SIP signalling and the call machine of SIP calls."""

@@ -1,0 +1,31 @@
+"""The sip-ua service: SIP signalling, and the call machine of every SIP call."""
+
+import asyncio
+
+from dialbus.config import Loaded
+from dialbus.lifecycle import run, service
+from dialbus.sessions import Sessions
+from sip_ua.service import SipService
+
+
+async def serve(loaded: Loaded) -> None:
+    """Serve calls until cancelled; then hang up, and leave when everybody has been told."""
+    async with service("sip-ua", loaded) as me:
+        calls = SipService(me, await Sessions.open(me.bus))
+        try:
+            me.addresses["sip"] = f"{await calls.start()}/udp"
+            me.capacity = lambda: (None, calls.live)
+            me.health.facts(lambda: {"calls": calls.live, "transactions": calls.ua.transactions})
+            me.announce()
+            await calls.watch()
+        finally:
+            await asyncio.shield(calls.stop())
+
+
+def main() -> None:
+    """Run until SIGTERM."""
+    run("sip-ua", serve)
+
+
+if __name__ == "__main__":
+    main()

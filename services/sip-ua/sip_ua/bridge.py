@@ -1,0 +1,106 @@
+"""Between SIP and the contracts: addresses, descriptions, the webhook's body. Pure functions."""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal, cast
+
+from dialbus.contracts.media import Direction, RemoteMedia
+from dialbus.contracts.options import SipOption
+from sip_ua.call import custom
+from sip_ua.errors import BadAddress
+from sip_ua.sip.digest import Credentials
+from sip_ua.sip.grammar import GrammarError
+from sip_ua.sip.message import Request
+from sip_ua.sip.sdp import G722, PCMA, PCMU, TELEPHONE_EVENT, Codec, NegotiatedAudio
+from sip_ua.sip.uri import NameAddr, Uri, parse_name_addr, parse_uri
+
+CODECS: dict[str, Codec] = {"g722": G722, "pcmu": PCMU, "pcma": PCMA, "telephone_event": TELEPHONE_EVENT}
+_CALL_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+_WELL_KNOWN = frozenset({
+    "accept", "accept-encoding", "accept-language", "alert-info", "allow-events", "call-info", "content-disposition",
+    "content-language", "date", "error-info", "history-info", "in-reply-to", "mime-version", "organization",
+    "p-asserted-identity", "p-preferred-identity", "privacy", "reason", "referred-by", "replaces", "reply-to",
+    "server", "subject", "user-to-user", "warning", "priority", "diversion", "remote-party-id", "identity", "join",
+    "recv-info", "request-disposition", "target-dialog", "p-early-media", "p-charging-vector",
+})  # fmt: skip
+"""Headers with a meaning of their own; the rest is what `incoming.headers` carries."""
+
+
+def codecs(names: Sequence[str]) -> tuple[Codec, ...]:
+    """The codecs of the setting `codecs`, in its order."""
+    return tuple(CODECS[name] for name in names)
+
+
+def remote_media(audio: NegotiatedAudio) -> RemoteMedia:
+    """What was negotiated, as the media worker needs it."""
+    return RemoteMedia(
+        address=audio.remote_address,
+        port=audio.remote_port,
+        rtcp_port=None if audio.rtcp_mux else audio.remote_rtcp_port,
+        codec=cast(Literal["pcmu", "pcma", "g722"], audio.codec.name.lower()),
+        payload_type=audio.payload_type,
+        telephone_event_pt=audio.telephone_event_pt,
+        ptime_ms=audio.ptime_ms,
+        direction=cast(Direction, audio.direction),
+        on_hold=audio.on_hold,
+    )
+
+
+def party(text: str, what: str) -> NameAddr:
+    """A client's caller or callee as an address; `sip:` is added when no scheme is named. Raises BadAddress."""
+    written = text.strip()
+    try:
+        if "<" in written:
+            address = parse_name_addr(written)
+        else:
+            scheme = re.match(r"(sips?|tel):", written, re.IGNORECASE)
+            address = NameAddr("", parse_uri(written if scheme else f"sip:{written}"))
+    except GrammarError as error:
+        raise BadAddress(f"{what}: not a SIP URI: {written[:200]!r} ({error})") from None
+    if address.uri.scheme not in ("sip", "sips") or not address.uri.host:
+        raise BadAddress(f"{what}: not a SIP URI with a host: {written[:200]!r}")
+    return address
+
+
+def default_caller(option: SipOption | None, host: str, port: int) -> NameAddr:
+    """Who calls when the client does not say (protocol 5.1): its SIP user, else nobody, at our address."""
+    if option is not None and option.username:
+        return NameAddr("", Uri("sip", option.username, option.realm or host))
+    return NameAddr("", Uri("sip", None, host, port))
+
+
+def credentials(option: SipOption | None) -> Credentials | None:
+    """The client's digest credentials, if it gave any."""
+    if option is None or not option.username:
+        return None
+    return Credentials(option.username, option.password or "")
+
+
+def is_call_id(text: str) -> bool:
+    """Whether a session id may stand as Call-ID without any peer misreading it."""
+    return _CALL_ID.fullmatch(text) is not None
+
+
+def bare_uri(address: NameAddr) -> str:
+    """The URI of From or To, without display name, brackets and tag."""
+    return str(address.uri)
+
+
+def unusual_headers(invite: Request) -> dict[str, str]:
+    """The INVITE's headers that neither SIP nor a well-known extension defines."""
+    return {name: value for name, value in custom(invite.headers.lines()) if name.lower() not in _WELL_KNOWN}
+
+
+def webhook_body(invite: Request, dialog_id: str, created_at: datetime) -> dict[str, Any]:
+    """The announcement of an inbound call, to the letter of protocol 5.5."""
+    return {
+        "event": "invite",
+        "dialogId": dialog_id,
+        "caller": bare_uri(invite.from_),
+        "callee": bare_uri(invite.to),
+        "createdAt": created_at.astimezone(UTC).isoformat(),
+        "headers": [f"{name}: {value}" for name, value in invite.headers.lines()],
+        "offer": invite.body.decode(errors="replace"),
+    }

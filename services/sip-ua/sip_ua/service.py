@@ -1,0 +1,138 @@
+"""The sip-ua service: takes calls from the wire and from the bus, and watches those they depend on."""
+
+import asyncio
+import random
+from contextlib import suppress
+
+from dialbus import telemetry
+from dialbus.bus import Bus, Refused, Subscription
+from dialbus.config import Config, HostPort
+from dialbus.contracts.base import Contract, Taken
+from dialbus.contracts.session import Heartbeat, OpenSession
+from dialbus.lifecycle import HEARTBEAT_S, Service
+from dialbus.sessions import Sessions
+from sip_ua.session import SipCall
+from sip_ua.sip.agent import Agent
+from sip_ua.sip.layer import Address
+from sip_ua.sip.message import Request, response_to
+from sip_ua.ua import UserAgent, new_token
+
+log = telemetry.get_logger()
+
+LOST_AFTER_S = 4 * HEARTBEAT_S
+"""A worker that was silent for so long is gone."""
+STOP_LIMIT_S = 3.0
+"""How long the calls have for their BYEs and last events when the service stops."""
+
+
+class SipService:
+    """Every call of this instance."""
+
+    def __init__(self, me: Service, sessions: Sessions) -> None:
+        self.bus: Bus = me.bus
+        self.config: Config = me.config
+        self.instance = me.instance
+        self.sessions = sessions
+        agent = Agent(
+            host="127.0.0.1",
+            port=0,
+            new_token=new_token,
+            random=random.random,
+            user_agent=me.config.ua.useragent,
+        )
+        self.ua = UserAgent(
+            agent,
+            self._on_invite,
+            external_ip=me.config.external_ip,
+            options=me.config.enable_options_response,
+        )
+        self.stopping = False
+        self._calls: dict[str, SipCall] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._seen: dict[str, float] = {}
+        self._subscriptions: list[Subscription] = []
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def live(self) -> int:
+        """Calls now."""
+        return len(self._calls)
+
+    async def start(self) -> HostPort:
+        """Open the socket, then offer to take sessions; the SIP address."""
+        bound = await self.ua.bind(HostPort(self.config.ua.addr, self.config.ua.udp_port))
+        self._subscriptions = [
+            await self.bus.subscribe(Heartbeat, self._on_heartbeat),
+            await self.bus.serve(OpenSession, self._on_open, queue="sip-ua"),
+        ]
+        return bound
+
+    async def watch(self) -> None:
+        """Until cancelled: end the calls whose gateway or media worker fell silent."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            if not self.bus.connected:
+                self._seen = dict.fromkeys(self._seen, self._loop.time())  # nobody can be heard now
+                continue
+            gone = {name for name, at in self._seen.items() if self._loop.time() - at > LOST_AFTER_S}
+            for call in list(self._calls.values()) if gone else ():
+                if call.gateway in gone:
+                    call.detach("the gateway is gone")
+                elif call.media_worker in gone:
+                    call.media_lost("the media worker is gone")
+            for name in gone:
+                del self._seen[name]
+                log.warning("worker.lost", worker=name)
+
+    async def stop(self) -> None:
+        """Take nothing new, hang up, and leave when the last event is out or the limit is reached."""
+        self.stopping = True
+        for subscription in self._subscriptions:
+            await subscription.leave()
+        for call in list(self._calls.values()):
+            call.detach("the service stops")
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=STOP_LIMIT_S)
+        for task in self._tasks:
+            task.cancel()
+        self.ua.close()
+
+    def over(self, call: SipCall) -> None:
+        """A call has ended."""
+        self._calls.pop(call.call_id, None)
+
+    # -- beginnings -------------------------------------------------------------------------------
+
+    async def _on_heartbeat(self, beat: Heartbeat) -> None:
+        if beat.service in ("gateway", "media"):
+            self._seen[beat.instance] = self._loop.time()
+
+    async def _on_open(self, opening: OpenSession) -> Contract:
+        if self.stopping:
+            raise Refused(503, "this sip-ua stops")
+        if opening.call_id in self._calls:
+            raise Refused(409, "session id in use")
+        self._begin(SipCall.outbound(self, opening))
+        return Taken()
+
+    def _on_invite(self, invite: Request, source: Address) -> None:
+        if self.stopping or not self.bus.connected:
+            reason = "stopping" if self.stopping else "the bus is away"
+            header = ("Reason", f'SIP;cause=503;text="{reason}"')
+            self.ua.send_response(response_to(invite, 503, None, new_token(8), [header]))
+            return
+        call = SipCall.inbound(self, invite, source)
+        if not call.refused_at_once:
+            self._begin(call)
+
+    def _begin(self, call: SipCall) -> None:
+        self._calls[call.call_id] = call
+        task = self._loop.create_task(call.run(), name=f"call {call.call_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        with suppress(asyncio.CancelledError):
+            if (error := task.exception()) is not None:
+                log.error("call.task_failed", exc_info=error)

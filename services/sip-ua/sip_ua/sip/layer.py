@@ -1,0 +1,281 @@
+"""The transaction layer: every transaction of one user agent, found by key. Source: RFC 3261 §17.1.3, §17.2.3, §18."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from typing import Literal, NamedTuple, TypeAlias
+
+from sip_ua.sip.message import Message, Request, Response, response_to, stamp_received
+from sip_ua.sip.timers import Timers
+from sip_ua.sip.transaction import (
+    Deliver,
+    Effect,
+    Event,
+    InviteClientTransaction,
+    InviteServerTransaction,
+    NonInviteClientTransaction,
+    NonInviteServerTransaction,
+    Send,
+    ServerTransaction,
+    Terminated,
+    TimedOut,
+    Transaction,
+    TransportFailed,
+)
+
+MAGIC_COOKIE = "z9hG4bK"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a message goes to or came from: an IP address without brackets, a port, a transport."""
+
+    host: str
+    port: int
+    transport: str = "UDP"
+
+    @property
+    def reliable(self) -> bool:
+        return self.transport != "UDP"
+
+
+class Key(NamedTuple):
+    """What tells transactions apart. Source: RFC 3261 §17.1.3 and §17.2.3."""
+
+    side: Literal["client", "server"]
+    branch: str
+    """The top Via's branch; for peers before RFC 3261, whose branches mean nothing, all that stays the same."""
+    sent_by: str
+    """The top Via's host and port; empty for client transactions, whose branches are all ours."""
+    method: str
+    """INVITE for an ACK."""
+
+
+def client_key(message: Message) -> Key:
+    """The client transaction of a request we send, or of a response we get."""
+    return Key("client", message.via.branch, "", _method(message))
+
+
+def server_key(message: Message) -> Key:
+    """The server transaction of a request we get (stamped with received and rport), or of our response to it."""
+    via = message.via
+    branch = via.branch
+    if not branch.startswith(MAGIC_COOKIE):
+        branch = f"{message.call_id} {message.from_tag} {message.cseq.number} {via}"
+    return Key("server", branch, f"{via.host.lower()}:{via.port or 5060}", _method(message))
+
+
+def _method(message: Message) -> str:
+    method = message.cseq.method
+    return "INVITE" if method == "ACK" else method
+
+
+def reply_address(request: Request, source: Address) -> Address:
+    """Where responses to a request from `source` go. Source: RFC 3261 §18.2.2, RFC 3581 §4."""
+    via = request.via
+    if source.reliable or via.param("rport") is not None:
+        return source
+    return Address(source.host, via.port or 5060, source.transport)
+
+
+@dataclass(frozen=True, slots=True)
+class Transmit:
+    """Write this message to the transport."""
+
+    message: Message
+    destination: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message for the transaction user, never the same one twice, except for 2xx to INVITE and their ACKs."""
+
+    message: Message
+    source: Address
+    key: Key | None
+    """Its transaction; None for a response nobody waits for and for an ACK to a 2xx."""
+    cancels: Request | None = None
+    """Of a CANCEL: the INVITE it is for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A transaction got no answer: to be treated as a response of this status (RFC 3261 §8.1.3.1)."""
+
+    request: Request
+    key: Key
+    status: Literal[408, 503]
+    """408 when a timer ran out, 503 when the transport failed."""
+    timer: Event | None
+    """Which timer. PROCEEDING_LIMIT leaves the transaction alive, for the CANCEL that should follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A transaction is over and forgotten."""
+
+    key: Key
+    request: Request
+
+
+LayerEffect: TypeAlias = Transmit | Received | Failed | Finished
+_MergeKey: TypeAlias = tuple[str | None, str, int, str]
+
+
+@dataclass(slots=True)
+class _Entry:
+    transaction: Transaction
+    address: Address
+    """Where this transaction's messages go."""
+    due: float | None = None
+    """The deadline that stands in the heap."""
+
+
+class TransactionLayer:
+    """Every transaction of one user agent, by key; between the transport and the calls, without I/O.
+
+    Feed it what arrives (`receive`), what the users send (`request`, `respond`), what could not be sent
+    (`transport_failed`) and time (`tick` at `deadline`), and perform the effects in order. It answers alone
+    what needs no user: copies, a CANCEL for nothing (481), a request that came twice by different ways (482).
+    A transaction costs one dict entry and, per timer set, one heap entry.
+    """
+
+    def __init__(self, new_tag: Callable[[], str], timers: Timers | None = None) -> None:
+        self._new_tag = new_tag
+        self._timers = timers or Timers()
+        self._entries: dict[Key, _Entry] = {}
+        self._merges: dict[_MergeKey, Key] = {}
+        self._heap: list[tuple[float, int, Key]] = []
+        self._order = count()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._entries
+
+    @property
+    def deadline(self) -> float | None:
+        """When to call `tick`; None while nothing is armed."""
+        while self._heap:
+            due, _, key = self._heap[0]
+            entry = self._entries.get(key)
+            if entry is not None and entry.due == due:
+                return due
+            heapq.heappop(self._heap)
+        return None
+
+    def tick(self, now: float) -> list[LayerEffect]:
+        """Fire what is due."""
+        effects: list[LayerEffect] = []
+        while (due := self.deadline) is not None and due <= now:
+            key = heapq.heappop(self._heap)[2]
+            entry = self._entries[key]
+            entry.due = None
+            effects += self._after(key, entry, entry.transaction.tick(now))
+        return effects
+
+    def receive(self, message: Message, source: Address, now: float) -> list[LayerEffect]:
+        """Take a message from the wire; requests get received and rport into their Via (RFC 3581)."""
+        if isinstance(message, Request):
+            return self._receive_request(stamp_received(message, source.host, source.port), source, now)
+        key = client_key(message)
+        entry = self._entries.get(key)
+        if entry is None:
+            return [Received(message, source, None)]
+        return self._after(key, entry, entry.transaction.receive(message, now), source)
+
+    def request(self, request: Request, destination: Address, now: float) -> list[LayerEffect]:
+        """Send a request; an ACK without transaction, a CANCEL to wherever its INVITE went."""
+        if request.method == "ACK":
+            return [Transmit(request, destination)]
+        key = client_key(request)
+        effects: list[LayerEffect] = []
+        if request.method == "CANCEL":
+            invite_key = key._replace(method="INVITE")
+            invite = self._entries.get(invite_key)
+            if invite is not None and isinstance(invite.transaction, InviteClientTransaction):
+                destination = invite.address
+                effects += self._after(invite_key, invite, invite.transaction.cancelled(now))
+        kind = InviteClientTransaction if request.method == "INVITE" else NonInviteClientTransaction
+        transaction = kind(request, self._timers, reliable=destination.reliable)
+        entry = self._entries[key] = _Entry(transaction, destination)
+        return effects + self._after(key, entry, transaction.start(now))
+
+    def respond(self, response: Response, now: float) -> list[LayerEffect]:
+        """Send a response; dropped when its transaction is over or already has a final one."""
+        key = server_key(response)
+        entry = self._entries.get(key)
+        if entry is None or not isinstance(entry.transaction, ServerTransaction):
+            return []
+        return self._after(key, entry, entry.transaction.send(response, now))
+
+    def transport_failed(self, message: Message, now: float) -> list[LayerEffect]:
+        """A `Transmit` could not be performed."""
+        key = client_key(message) if isinstance(message, Request) else server_key(message)
+        entry = self._entries.get(key)
+        return [] if entry is None else self._after(key, entry, entry.transaction.transport_failed(now))
+
+    def _receive_request(self, request: Request, source: Address, now: float) -> list[LayerEffect]:
+        key = server_key(request)
+        entry = self._entries.get(key)
+        if entry is not None:
+            return self._after(key, entry, entry.transaction.receive(request, now), source)
+        if request.method == "ACK":
+            return [Received(request, source, None)]
+        kind = InviteServerTransaction if request.method == "INVITE" else NonInviteServerTransaction
+        transaction = kind(request, self._timers, reliable=source.reliable)
+        entry = self._entries[key] = _Entry(transaction, reply_address(request, source))
+        started = transaction.start(now)
+        if request.method == "CANCEL":
+            invite = self._entries.get(key._replace(method="INVITE"))
+            if invite is None:
+                return self._refuse(key, entry, 481, now)
+            return [Received(request, source, key, invite.transaction.request)]
+        if request.to_tag is None and self._merges.setdefault(_merge_key(request), key) != key:
+            return self._refuse(key, entry, 482, now)
+        return self._after(key, entry, started, source)
+
+    def _refuse(self, key: Key, entry: _Entry, status: int, now: float) -> list[LayerEffect]:
+        """Answer a new request without asking anybody."""
+        assert isinstance(entry.transaction, ServerTransaction)
+        response = response_to(entry.transaction.request, status, to_tag=self._new_tag())
+        return self._after(key, entry, entry.transaction.send(response, now))
+
+    def _after(
+        self, key: Key, entry: _Entry, effects: list[Effect], source: Address | None = None
+    ) -> list[LayerEffect]:
+        """Say a transaction's effects in the layer's terms, and keep the books."""
+        request = entry.transaction.request
+        told: list[LayerEffect] = []
+        for effect in effects:
+            match effect:
+                case Send(message):
+                    told.append(Transmit(message, entry.address))
+                case Deliver(message):
+                    told.append(Received(message, source or entry.address, key))
+                case TimedOut(timer):
+                    told.append(Failed(request, key, 408, timer))
+                case TransportFailed():
+                    told.append(Failed(request, key, 503, None))
+                case Terminated():
+                    self._forget(key, request)
+                    told.append(Finished(key, request))
+        deadline = entry.transaction.deadline
+        if deadline is not None and deadline != entry.due:
+            heapq.heappush(self._heap, (deadline, next(self._order), key))
+        entry.due = deadline
+        return told
+
+    def _forget(self, key: Key, request: Request) -> None:
+        self._entries.pop(key, None)
+        if key.side == "server" and self._merges.get(merge := _merge_key(request)) == key:
+            del self._merges[merge]
+
+
+def _merge_key(request: Request) -> _MergeKey:
+    """What two copies of a request that took different ways have in common. Source: RFC 3261 §8.2.2.2."""
+    return (request.from_tag, request.call_id, request.cseq.number, request.method)

@@ -1,0 +1,384 @@
+"""Session descriptions, and the offers and answers made of them."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sip_ua.sip.sdp import (
+    DEFAULT_CODECS,
+    G722,
+    OPUS,
+    PCMA,
+    PCMU,
+    TELEPHONE_EVENT,
+    Codec,
+    Description,
+    Media,
+    NegotiatedAudio,
+    NoCommonCodec,
+    SdpError,
+    accept_answer,
+    make_offer,
+    negotiate,
+    parse,
+    write,
+)
+
+# A busy machine is no failure.
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+OFFER = make_offer("10.0.0.1", 4000, DEFAULT_CODECS, 7, 1)
+SESSION = "v=0\r\no=- 1 2 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n"
+
+
+def describe(*lines: str) -> Description:
+    """A remote description with these lines behind the session's."""
+    return parse(SESSION + "".join(f"{line}\r\n" for line in lines))
+
+
+def answer(offer: Description, supported=DEFAULT_CODECS, **options) -> tuple[Description, NegotiatedAudio]:
+    return negotiate(offer, supported, "10.0.0.9", 5000, 8, 1, **options)
+
+
+def test_our_offer_is_the_one_protocol_5_7_describes():
+    assert write(OFFER).decode().split("\r\n") == [
+        "v=0",
+        "o=- 7 1 IN IP4 10.0.0.1",
+        "s=-",
+        "c=IN IP4 10.0.0.1",
+        "t=0 0",
+        "m=audio 4000 RTP/AVP 9 0 8 101",
+        "a=rtpmap:9 G722/8000",
+        "a=rtpmap:0 PCMU/8000",
+        "a=rtpmap:8 PCMA/8000",
+        "a=rtpmap:101 telephone-event/8000",
+        "a=fmtp:101 0-16",
+        "a=ptime:20",
+        "a=sendrecv",
+        "a=rtcp-mux",
+        "",
+    ]
+
+
+def test_an_ipv6_offer():
+    text = write(make_offer("2001:db8::1", 4000, [PCMU], 7, 1, ptime=30, direction="sendonly", rtcp_mux=False))
+    assert b"c=IN IP6 2001:db8::1\r\n" in text
+    assert text.endswith(b"a=ptime:30\r\na=sendonly\r\n")
+
+
+def test_everything_legal_is_read():
+    text = (
+        "v=0\no=ada 2890844526 2890842807 IN IP4 host.example.net\ns=Ünïcode\ni=info\nu=http://x\ne=a@b\np=+1\n"
+        "c=IN IP6 ::1\nb=AS:64\nt=0 0\nr=7d 1h 0 25h\nz=0 0\nk=prompt\nx=unknown\na=recvonly\na=tool:x:y\n"
+        "m=audio 49170/2 RTP/AVP 0 96\ni=title\nc=IN IP4 224.2.1.1/127/3\nb=AS:1\na=rtpmap:96 opus/48000/2\n"
+        "a=fmtp:96 useinbandfec=1\nm=video 0 RTP/AVP 31"
+    )
+    description = parse(text)
+
+    audio, video = description.media
+    assert (description.name, description.address, description.session_id) == ("Ünïcode", "::1", 2890844526)
+    assert (audio.port, audio.port_count, audio.address) == (49170, 2, "224.2.1.1")
+    assert audio.codecs == (PCMU, Codec("opus", 48000, 96, 2, "useinbandfec=1"))
+    assert (video.kind, video.port, video.formats) == ("video", 0, ("31",))
+    assert description.direction(audio) == "recvonly"
+    assert description.attribute("tool") == "x:y"
+    assert parse(write(description)) == description
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\r\n",
+        "v=1\r\n",
+        SESSION.replace("v=0", "v=x"),
+        SESSION.replace("v=0\r\n", ""),
+        SESSION.replace("s=-\r\n", ""),
+        SESSION.replace("t=0 0\r\n", ""),
+        SESSION.replace("o=-", "x=-"),
+        SESSION.replace("o=- 1 2", "o=- one 2"),
+        SESSION.replace("s=-", "s=-\r\ns=-"),
+        SESSION.replace("c=IN IP4 192.0.2.1", "c=IN IP4 999.0.2.1"),
+        SESSION.replace("c=IN IP4 192.0.2.1", "c=IN IP6 192.0.2.1x:"),
+        SESSION.replace("c=IN IP4 192.0.2.1", "c=ATM X 1"),
+        SESSION.replace("c=IN IP4 192.0.2.1", "c=IN IP4"),
+        SESSION + "m=audio",
+        SESSION + "m=audio 70000 RTP/AVP 0",
+        SESSION + "m=audio -1 RTP/AVP 0",
+        SESSION + "m=audio 49170/x RTP/AVP 0",
+        SESSION + "m=audio 49170 RTP/AVP",
+        SESSION + "m=audio ٤ RTP/AVP 0",
+        SESSION + "garbage",
+        SESSION + "a=",
+        SESSION + "a=x\r\n\r\na=y",
+        SESSION + "a=x\ry",
+        SESSION + "a=x\0",
+        SESSION + "a=x\r\n" * 1001,
+    ],
+)
+def test_unusable_text_is_an_sdp_error(text):
+    with pytest.raises(SdpError):
+        parse(text.encode())
+
+
+@pytest.mark.parametrize(
+    "line", ["a=rtpmap:96", "a=rtpmap:x y/8000", "a=rtpmap:96 x", "a=rtpmap:96 x/y", "a=rtpmap:300 x/8000"]
+)
+def test_a_broken_rtpmap_is_an_sdp_error_when_codecs_are_asked_for(line):
+    with pytest.raises(SdpError):
+        answer(describe("m=audio 4000 RTP/AVP 96 0", line))
+
+
+LINE = st.sampled_from(
+    [
+        *SESSION.split("\r\n"),
+        "m=audio 4 RTP/AVP 0 8 101",
+        "m=audio 4/2 RTP/AVP 9",
+        "m=video 0 x y",
+        "a=sendonly",
+        "a=rtpmap:101 telephone-event/8000",
+        "a=rtcp:1",
+        "a=ptime:x",
+        "a=rtcp-mux",
+        "c=IN IP6 ::",
+        "a=rtpmap:8 X/1",
+        "b=AS:1",
+        "m=audio 4 RTP/AVP 300",
+        "a=fmtp",
+    ]
+)
+
+
+@PATIENT
+@given(
+    st.one_of(
+        st.binary(max_size=200),
+        st.lists(LINE, max_size=20).map(lambda lines: "\r\n".join(lines).encode()),
+        st.lists(LINE, max_size=12).map(lambda lines: (SESSION + "\r\n".join(lines)).encode()),
+    )
+)
+def test_any_bytes_become_a_description_or_sdp_error(body):
+    try:
+        description = parse(body)
+        assert parse(write(description)) == description
+        ours, _chosen = answer(description)
+        assert [media.kind for media in ours.media] == [media.kind for media in description.media]
+        accept_answer(OFFER, description, DEFAULT_CODECS)
+    except SdpError:
+        return
+
+
+# --- answering
+
+
+def test_the_answer_keeps_the_offerers_order_and_numbers():
+    offer = describe(
+        "m=audio 4000 RTP/AVP 18 8 0 96 97 110 13",
+        "a=rtpmap:96 telephone-event/8000",
+        "a=rtpmap:97 G722/8000",
+        "a=rtpmap:110 opus/48000/2",
+        "a=ptime:30",
+        "a=rtcp-mux",
+    )
+
+    ours, chosen = answer(offer)
+
+    assert ours.media[0].formats == ("8", "0", "96", "97")
+    assert chosen == NegotiatedAudio("192.0.2.1", 4000, 4000, True, PCMA, 8, 96, 30, "sendrecv", False)
+    assert b"a=rtpmap:97 G722/8000\r\n" in write(ours)
+    assert b"a=fmtp:96 0-16\r\n" in write(ours)
+    assert (ours.address, ours.media[0].port, ours.session_id) == ("10.0.0.9", 5000, 8)
+    assert ours.media[0].attribute("rtcp-mux") is not None
+
+
+def test_static_payload_types_need_no_rtpmap_and_rtcp_is_one_above():
+    _, chosen = answer(describe("m=audio 49170/2 RTP/AVP 0"))
+
+    assert (chosen.codec, chosen.telephone_event_pt, chosen.ptime_ms) == (PCMU, None, 20)
+    assert (chosen.remote_port, chosen.remote_rtcp_port, chosen.rtcp_mux) == (49170, 49171, False)
+
+
+def test_rtcp_may_be_elsewhere():
+    _, chosen = answer(describe("m=audio 4000 RTP/AVP 0", "a=rtcp:53020 IN IP4 192.0.2.9"))
+    assert chosen.remote_rtcp_port == 53020
+
+
+def test_g722_announced_with_its_sampling_rate_is_understood_and_corrected():
+    ours, chosen = answer(describe("m=audio 4000 RTP/AVP 9", "a=rtpmap:9 G722/16000"))
+    assert chosen.codec == G722
+    assert ours.media[0].attribute("rtpmap") == "9 G722/8000"
+
+
+def test_opus_brings_its_own_telephone_event():
+    offer = describe(
+        "m=audio 4000 RTP/AVP 111 0 101 110",
+        "a=rtpmap:111 opus/48000/2",
+        "a=rtpmap:101 telephone-event/8000",
+        "a=rtpmap:110 telephone-event/48000",
+    )
+
+    ours, chosen = answer(offer, (OPUS, *DEFAULT_CODECS))
+    assert ours.media[0].formats == ("111", "0", "101", "110")
+    assert (chosen.codec.name, chosen.telephone_event_pt) == ("opus", 110)
+
+    ours, chosen = answer(offer)
+    assert ours.media[0].formats == ("0", "101")
+    assert (chosen.codec, chosen.telephone_event_pt) == (PCMU, 101)
+
+
+def test_other_lines_are_refused_in_place():
+    offer = describe(
+        "m=video 5000 RTP/AVP 96",
+        "m=audio 4000 RTP/SAVP 0",
+        "m=audio 4002 RTP/AVP 18",
+        "c=IN IP6 2001:db8::7",
+        "m=audio 4004 RTP/AVPF 8",
+        "c=IN IP6 2001:db8::7",
+        "m=audio 4006 RTP/AVP 8",
+    )
+
+    ours, chosen = answer(offer)
+
+    assert [(media.kind, media.port, media.protocol) for media in ours.media] == [
+        ("video", 0, "RTP/AVP"),
+        ("audio", 0, "RTP/SAVP"),
+        ("audio", 0, "RTP/AVP"),
+        ("audio", 5000, "RTP/AVPF"),
+        ("audio", 0, "RTP/AVP"),
+    ]
+    assert (chosen.remote_address, chosen.remote_port) == ("2001:db8::7", 4004)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (),
+        ("m=audio 4000 RTP/AVP 18",),
+        ("m=audio 0 RTP/AVP 0",),
+        ("m=audio 4000 RTP/AVP 101", "a=rtpmap:101 telephone-event/8000"),
+        ("m=audio 4000 RTP/AVP 13",),
+        ("m=audio 4000 UDP/TLS/RTP/SAVPF 0",),
+        ("m=video 4000 RTP/AVP 0",),
+        ("m=audio 4000 RTP/AVP 96",),
+    ],
+)
+def test_nothing_in_common_is_488(lines):
+    with pytest.raises(NoCommonCodec):
+        answer(describe(*lines))
+
+
+def test_an_offer_without_an_address_cannot_be_answered():
+    with pytest.raises(SdpError):
+        answer(parse(SESSION.replace("c=IN IP4 192.0.2.1\r\n", "") + "m=audio 4000 RTP/AVP 0"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "wanted", "direction", "on_hold"),
+    [
+        ((), "sendrecv", "sendrecv", False),
+        (("a=sendonly",), "sendrecv", "recvonly", True),
+        (("a=inactive",), "sendrecv", "inactive", True),
+        (("a=recvonly",), "sendrecv", "sendonly", False),
+        (("c=IN IP4 0.0.0.0",), "sendrecv", "recvonly", True),
+        (("c=IN IP6 ::",), "sendrecv", "recvonly", True),
+        (("c=IN IP4 0.0.0.0", "a=inactive"), "sendrecv", "inactive", True),
+        ((), "sendonly", "sendonly", False),
+        ((), "inactive", "inactive", False),
+        (("a=recvonly",), "recvonly", "inactive", False),
+    ],
+)
+def test_directions_are_mirrored(lines, wanted, direction, on_hold):
+    ours, chosen = answer(describe("m=audio 4000 RTP/AVP 0", *lines), direction=wanted)
+
+    assert (chosen.direction, chosen.on_hold) == (direction, on_hold)
+    assert ours.direction(ours.media[0]) == direction
+
+
+@pytest.mark.parametrize(
+    ("ptime", "expected"), [("20", 20), ("60", 60), ("0", 20), ("25", 20), ("x", 20), ("20000", 20), (" 40", 40)]
+)
+def test_ptime_follows_the_offer_when_it_can_be_made(ptime, expected):
+    assert answer(describe("m=audio 4000 RTP/AVP 0", f"a=ptime:{ptime}"))[1].ptime_ms == expected
+
+
+# --- being answered
+
+
+def test_of_several_codecs_in_an_answer_ours_comes_first():
+    remote = describe("m=audio 6000 RTP/AVP 8 0 9 97", "a=rtpmap:97 telephone-event/8000", "a=rtcp-mux", "a=ptime:40")
+
+    chosen = accept_answer(OFFER, remote, (PCMU, G722, PCMA, TELEPHONE_EVENT))
+
+    assert chosen == NegotiatedAudio("192.0.2.1", 6000, 6000, True, PCMU, 0, 97, 40, "sendrecv", False)
+
+
+@pytest.mark.parametrize(
+    ("offered", "answered", "direction", "on_hold"),
+    [
+        ("sendrecv", "sendrecv", "sendrecv", False),
+        ("sendrecv", "recvonly", "sendonly", False),
+        ("sendrecv", "sendonly", "recvonly", True),
+        ("sendrecv", "inactive", "inactive", True),
+        ("sendonly", "recvonly", "sendonly", False),
+        ("sendonly", "sendrecv", "sendonly", False),
+        ("inactive", "inactive", "inactive", True),
+    ],
+)
+def test_the_direction_is_what_both_allow(offered, answered, direction, on_hold):
+    offer = make_offer("10.0.0.1", 4000, [PCMU], 1, 1, direction=offered)
+    chosen = accept_answer(offer, describe("m=audio 6000 RTP/AVP 0", f"a={answered}"), [PCMU])
+    assert (chosen.direction, chosen.on_hold) == (direction, on_hold)
+
+
+def test_mux_needs_both():
+    chosen = accept_answer(OFFER, describe("m=audio 6000 RTP/AVP 0"), DEFAULT_CODECS)
+    assert (chosen.rtcp_mux, chosen.remote_rtcp_port) == (False, 6001)
+
+
+@pytest.mark.parametrize("line", ["m=audio 0 RTP/AVP 0", "m=audio 6000 RTP/AVP 18"])
+def test_a_refused_line_is_no_common_codec(line):
+    with pytest.raises(NoCommonCodec):
+        accept_answer(OFFER, describe(line), DEFAULT_CODECS)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [(), ("m=audio 1 RTP/AVP 0", "m=audio 1 RTP/AVP 0"), ("m=video 1 RTP/AVP 0",), ("m=audio 1 RTP/SAVP 0",)],
+)
+def test_an_answer_that_does_not_fit_is_an_sdp_error(lines):
+    with pytest.raises(SdpError) as caught:
+        accept_answer(OFFER, describe(*lines), DEFAULT_CODECS)
+    assert not isinstance(caught.value, NoCommonCodec)
+
+
+def test_both_sides_agree():
+    ours, at_answerer = answer(OFFER, (PCMA, PCMU, TELEPHONE_EVENT))
+    at_offerer = accept_answer(OFFER, parse(write(ours)), DEFAULT_CODECS)
+
+    assert at_answerer.codec == at_offerer.codec == PCMU
+    assert (at_offerer.remote_port, at_answerer.remote_port) == (5000, 4000)
+    assert at_answerer.telephone_event_pt == at_offerer.telephone_event_pt == 101
+
+
+def test_a_later_offer_keeps_every_line():
+    before = describe("m=video 5000 RTP/AVP 96", "m=audio 4000 RTP/AVP 0")
+
+    later = make_offer("10.0.0.1", 4000, [PCMU], 1, 2, previous=before)
+
+    assert [(media.kind, media.port) for media in later.media] == [("video", 0), ("audio", 4000)]
+
+
+def test_values_cannot_break_lines():
+    with pytest.raises(SdpError):
+        write(replace(OFFER, name="x\r\na=evil"))
+    with pytest.raises(SdpError):
+        make_offer("10.0.0.1\r\na=evil", 4000, [PCMU], 1, 1)
+    with pytest.raises(SdpError):
+        make_offer("10.0.0.1", 4000, [PCMU], 1, 1, direction="both")
+
+
+def test_a_media_line_is_plain_data():
+    media = Media("audio", 1, "RTP/AVP", ("0",), (("ptime", "20"), ("rtcp-mux", None)))
+    assert (media.attribute("ptime"), media.attribute("rtcp-mux"), media.attribute("x")) == ("20", "", None)
