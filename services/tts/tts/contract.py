@@ -1,0 +1,8 @@
+"""The contracts that tts speaks; subjects and fields are in `dialbus.contracts`."""
+
+from dialbus.contracts.audio import AudioFrame
+from dialbus.contracts.session import Heartbeat
+from dialbus.contracts.speech import CancelSpeech, Speak, SpeechTaken
+
+PUBLISHES = (SpeechTaken, AudioFrame, Heartbeat)
+CONSUMES = (Speak, CancelSpeech)
