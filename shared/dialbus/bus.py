@@ -53,6 +53,8 @@ CALLS_STREAM = "CALLS"
 WEBHOOKS_STREAM = "WEBHOOKS"
 _EMIT_ATTEMPT_S = 2.0
 _EMIT_GIVE_UP_S = 60.0
+_EVENTS_HEARTBEAT_S = 1.0
+"""A consumer that a server's restart forgot is made anew after two to four of these."""
 
 
 class BusError(Exception):
@@ -144,7 +146,8 @@ class Bus:
             async with asyncio.timeout(2.0):
                 await self._client.drain()
         if not self._client.is_closed:
-            await self._client.close()
+            with suppress(nats.errors.Error, RuntimeError, OSError):  # uvloop refuses a transport that is gone
+                await self._client.close()
 
     @property
     def connected(self) -> bool:
@@ -320,13 +323,16 @@ class Bus:
         subscription = await self._js.subscribe(
             event_subject(call_id),
             ordered_consumer=True,
+            idle_heartbeat=_EVENTS_HEARTBEAT_S,
             config=ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=max(1, first_sequence)),
         )
         number = 0
         try:
             async for message in subscription.messages:
-                number += 1
                 sequence = message.metadata.sequence.stream
+                if sequence < first_sequence:  # a consumer made anew before its first message starts too early
+                    continue
+                number += 1
                 yield StreamedEvent(number, sequence, message.subject.rpartition(".")[2], message.data)
         finally:
             with suppress(nats.errors.Error, ValueError):
@@ -373,6 +379,9 @@ class Bus:
                 while True:
                     await slots.acquire()
                     message = await self._fetch_one(pull)
+                    if _told_to_stop():
+                        await message.nak()
+                        raise asyncio.CancelledError
                     tasks.create_task(handle(message), name=f"work {contract.SUBJECT}")
             finally:
                 # An open pull request outlives us by seconds; no work may go to an inbox that nobody reads.
@@ -449,6 +458,15 @@ class Bucket:
             return (await self._store.get(key)).value or b""
         except KeyNotFoundError:
             return None
+
+
+def _told_to_stop() -> bool:
+    """Whether the current task was cancelled without noticing.
+
+    Until Python 3.12 `asyncio.wait_for` swallows a cancellation that meets its result, and nats-py waits with it.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _on_error(error: Exception) -> None:

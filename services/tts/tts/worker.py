@@ -42,6 +42,7 @@ MAX_TEXT_BYTES = 64 << 10
 RESOLVE_S = 1.5
 # How long SIGTERM waits for what is being spoken.
 GRACE_S = 2.0
+LEAVE_S = 1.0
 # Cancellations remembered for a Speak that they may have overtaken (each has its own subscription).
 REMEMBERED_CANCELS = 256
 
@@ -128,7 +129,9 @@ class Worker:
         self._closing = True
         if self._membership_task is not None:
             self._membership_task.cancel()
-        await self._leave()
+        with suppress(TimeoutError):  # the server may be away
+            async with asyncio.timeout(LEAVE_S):
+                await self._leave()
         for speech in [speech for speech in self._speeches.values() if speech.sequence == 0 and not speech.chunks]:
             await self._end(speech, "stopped", "the tts worker is stopping")
         with suppress(TimeoutError):
@@ -283,10 +286,6 @@ class Worker:
             log.exception("speech.broken", call_id=speech.request.call_id)
             await self._fail(speech, f"synthesis failed: {type(error).__name__}")
         finally:
-            self._advance_unless_closed()
-
-    def _advance_unless_closed(self) -> None:
-        with suppress(RuntimeError):  # the pool takes no more work once the service has stopped
             self._advance()
 
     def _pull(self, speech: Speech) -> AudioChunk | None:

@@ -1,0 +1,138 @@
+"""What a request may say, and which voice it gets, before anything is spoken."""
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dialbus.bus import Refused
+from dialbus.config import TtsConfig
+from dialbus.contracts.speech import Speak
+from tts import worker as worker_module
+from tts.cache import cache_key
+from tts.errors import VoiceNotFound
+from tts.voices import Voice, Voices
+from tts.worker import Worker, allowed_speaker, check, key_of
+
+
+def speak(**more: Any) -> Speak:
+    return Speak(**{"call_id": "c", "utterance_id": "u", "text": "Hello.", **more})
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"text": "x" * 65537},
+        {"text": "é" * 32769},
+        {"speed": 0.0},
+        {"speed": -1.0},
+        {"speed": float("nan")},
+        {"speed": float("inf")},
+        {"volume": -0.1},
+        {"volume": 10.5},
+        {"track": "server.x"},
+        {"track": ""},
+        {"track": "*"},
+        {"utterance_id": ""},
+        {"utterance_id": "a\r\nLast: 1"},
+        {"utterance_id": "a\n"},
+        {"cache_key": ""},
+        {"speaker": "a\0b.onnx"},
+        {"speaker": "x" * 1025},
+        {"language": "x" * 65},
+    ],
+)
+def test_bad_value_is_refused_with_400_and_its_name(more: dict[str, Any]) -> None:
+    with pytest.raises(Refused, match=next(iter(more))) as refused:
+        check(speak(**more))
+    assert refused.value.code == 400
+
+
+@pytest.mark.parametrize("more", [{}, {"text": ""}, {"text": "x" * 65536}, {"volume": 0}, {"speed": 10}])
+def test_good_value_passes(more: dict[str, Any]) -> None:
+    check(speak(**more))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "outside.onnx").touch()
+    voices = tmp_path / "voices"
+    (voices / "sub").mkdir(parents=True)
+    (voices / "in.onnx").touch()
+    (voices / "link.onnx").symlink_to(tmp_path / "outside.onnx")
+    (voices / "up").symlink_to(tmp_path, target_is_directory=True)
+    return voices
+
+
+@pytest.mark.parametrize("speaker", [None, "", "default", "joe", "joe#2", "3"])
+def test_names_need_no_directory(speaker: str | None) -> None:
+    assert allowed_speaker(speaker, None) == speaker
+
+
+@pytest.mark.parametrize("speaker", ["in.onnx", "./in.onnx", "sub/../in.onnx", "in.onnx#3", " in.onnx "])
+def test_path_below_the_directory_is_made_absolute(root: Path, speaker: str) -> None:
+    mark = "#3" if "#" in speaker else ""
+    assert allowed_speaker(speaker, root) == os.path.realpath(root / "in.onnx") + mark
+
+
+@pytest.mark.parametrize(
+    "speaker",
+    ["../outside.onnx", "link.onnx", "up/outside.onnx", "/etc/passwd", "sub/../../outside.onnx#1", "../voices2/x.onnx"],
+)
+def test_path_that_leads_out_is_not_found(root: Path, speaker: str) -> None:
+    with pytest.raises(VoiceNotFound):
+        allowed_speaker(speaker, root)
+
+
+def test_absolute_path_is_judged_by_where_it_leads(root: Path) -> None:
+    assert allowed_speaker(str(root / "in.onnx"), root) == os.path.realpath(root / "in.onnx")
+    with pytest.raises(VoiceNotFound):
+        allowed_speaker(str(root.parent / "outside.onnx"), root)
+
+
+def test_no_path_without_a_directory(root: Path) -> None:
+    with pytest.raises(VoiceNotFound):
+        allowed_speaker(str(root / "in.onnx"), None)
+
+
+def test_cache_key_is_the_clients_or_the_protocols() -> None:
+    voice = Voice("eva", Path("eva.onnx"), Path("eva.onnx.json"), "de_DE")
+    plain = {"provider": "piper", "text": "Hello.", "rate_hz": 16000, "speed": 1.0}
+
+    assert key_of(speak(cache_key="mine"), voice) == "mine"
+    assert key_of(speak(), voice) == cache_key(speaker=None, **plain)  # type: ignore[arg-type]
+    assert key_of(speak(speaker="x"), voice) == cache_key(speaker="x", **plain)  # type: ignore[arg-type]
+    assert key_of(speak(language="de"), voice) == cache_key(speaker="eva", **plain)  # type: ignore[arg-type]
+
+
+class SlowVoices(Voices):
+    """Voices that are being downloaded until `arrived`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arrived = threading.Event()
+        self.downloads = 0
+
+    def resolve(self, speaker: str | None = None, language: str | None = None) -> Voice:
+        self.downloads += 1
+        assert self.arrived.wait(10)
+        return super().resolve(None, language)
+
+
+async def test_voice_that_is_being_fetched_is_refused_and_found_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    voices = SlowVoices()
+    worker = Worker(None, voices, None, TtsConfig())  # type: ignore[arg-type]
+    monkeypatch.setattr(worker_module, "RESOLVE_S", 0.01)
+    try:
+        for _ in range(2):
+            with pytest.raises(Refused, match="not here yet") as refused:
+                await worker._resolve("far-away", None)
+            assert refused.value.code == 503
+    finally:
+        voices.arrived.set()
+    monkeypatch.setattr(worker_module, "RESOLVE_S", 10)
+
+    assert (await worker._resolve("far-away", None)).name == "en_US-joe-medium"
+    assert voices.downloads == 1, "asking again does not fetch again"
