@@ -119,8 +119,10 @@ async def _until_signal(name: str, main: Any) -> int:
 
     def stop() -> None:
         nonlocal told_to_stop
-        told_to_stop = True
-        task.cancel()
+        # Ctrl-C reaches a service from the terminal and from its supervisor; the second must not cut clean-up short.
+        if not told_to_stop:
+            told_to_stop = True
+            task.cancel()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)

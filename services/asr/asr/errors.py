@@ -3,6 +3,7 @@
 AsrError
 ├── ModelNotFound          the setting names a model that is neither here nor obtainable
 ├── ModelUnusable          the folder is there, the engine cannot load it
+├── ModelNotReady          it may be had later: being loaded, or waiting for room
 ├── LanguageNotSupported   the loaded model does not know the language asked for
 └── AudioNotAccepted       wrong shape, type or length: our own mistake, not the caller's
 """
@@ -40,6 +41,18 @@ class ModelUnusable(AsrError):
 
     def __str__(self) -> str:
         return f"the speech model in {self.path} cannot be loaded: {self.reason}"
+
+
+class ModelNotReady(AsrError):
+    """A model that this worker can't use yet."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the speech model {self.name!r} is not ready: {self.reason}"
 
 
 class LanguageNotSupported(AsrError):

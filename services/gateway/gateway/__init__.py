@@ -1,0 +1,1 @@
+"""The gateway service: client sockets and REST."""

@@ -1,0 +1,48 @@
+"""The gateway service: client sockets on one side, the bus on the other."""
+
+import asyncio
+
+from dialbus.config import HostPort, Loaded
+from dialbus.health import served
+from dialbus.lifecycle import run, service
+from dialbus.sessions import Sessions
+from gateway.app import create_app
+from gateway.conversation import MOST_TEXT_BYTES
+from gateway.protocol import ControlFrames
+from gateway.websocket import CallSockets
+
+
+async def serve(loaded: Loaded) -> None:
+    """Serve clients until cancelled; then end the calls of the sockets still open."""
+    async with service("gateway", loaded, serve_health=False) as me:
+        config = me.config
+        sessions = await Sessions.open(me.bus)
+        sockets = CallSockets(me.bus, sessions, instance=me.instance, recorder_path=config.recorder_path)
+        me.health.facts(lambda: {"sockets": sockets.count})
+        me.capacity = lambda: (None, sockets.count)
+        app = create_app(me.health, sockets)
+        options = {"ws": ControlFrames, "ws_ping_interval": None, "ws_max_size": MOST_TEXT_BYTES}
+        async with served(app, config.http_addr, "http_addr", **options) as bound:
+            address = _reachable(bound)
+            me.addresses |= {
+                "http": f"http://{address}", "ws": f"ws://{address}", "health": f"http://{address}/health",
+            }  # fmt: skip
+            me.announce()
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                await sockets.close_all()
+
+
+def _reachable(bound: HostPort) -> HostPort:
+    """An address that a client on this machine can connect to."""
+    return HostPort({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bound.host, bound.host), bound.port)
+
+
+def main() -> None:
+    """Entry point."""
+    run("gateway", serve)
+
+
+if __name__ == "__main__":
+    main()

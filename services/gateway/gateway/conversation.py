@@ -1,0 +1,264 @@
+"""One client's conversation with one call: protocol sections 1.2 and 4, without a socket and without a bus.
+
+Frames from the client, events of the call and the owner's answers go in; effects come out, to be performed one after
+another in the order given. The shell takes the client's frames one at a time and performs a frame's effects before it
+takes the next: that is what keeps commands in their order of arrival.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+MOST_TEXT_BYTES = 1 << 20
+"""Largest text frame (protocol Q-22); the WebSocket layer closes with 1009 above it."""
+MOST_BINARY_BYTES = 64 << 10
+"""Largest binary frame (protocol Q-22)."""
+MOST_COMMAND_ID = 128
+MISSED_PONGS = 3
+
+NORMAL, GOING_AWAY, TOO_BIG = 1000, 1001, 1009
+
+Parse = Callable[[str], dict[str, Any]]
+"""The client's JSON once it is known to be a command; raises ValueError whose text tells the client why not."""
+
+
+# -- effects --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """Tell the owner of the pending call that this socket took it; answer with `taken` or `not_taken`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """First command of an idle session: find it an owner; answer with `taken` or `not_taken`."""
+
+    command: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """A command for the owner; answer with `taken` or `not_taken`."""
+
+    command: dict[str, Any]
+    command_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Detach:
+    """Tell the owner that the client is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Delete the session: nobody owns it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disown:
+    """The session's owner is gone; keep the session, idle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Append an `error` event with `sender` "command" to the call's events."""
+
+    error: str
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A text frame for the client: an event of the call (`recorded` in the dump) or a ping."""
+
+    text: str
+    recorded: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """A Ping control frame."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A command for the event dump."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close the socket with this code."""
+
+    code: int
+    reason: str = ""
+
+
+Effect = Attach | Open | Forward | Detach | Forget | Disown | Report | Send | Ping | Record | Close
+
+
+class Refusal(Enum):
+    """Why an owner did not take a message."""
+
+    NOBODY = auto()
+    """Nobody listens."""
+    SILENCE = auto()
+    """Somebody listens and did not answer in time."""
+    NO = auto()
+    """It said no, with a code and a reason."""
+
+
+_NOBODY_CODE = 503
+
+
+class Conversation:
+    """One socket of `/call/sip`.
+
+    `pending`: the id is that of a pending inbound call, which has an owner; otherwise the session is idle and its
+    first command finds one.
+    """
+
+    def __init__(self, call_id: str, *, pending: bool, parse: Parse) -> None:
+        self._call_id = call_id
+        self._pending = pending
+        self._parse = parse
+        self._owned = pending
+        self._opening = False
+        self._ended = False
+        self._left = False
+
+    @property
+    def ended(self) -> bool:
+        """The call's last event has gone to the client."""
+        return self._ended
+
+    @property
+    def owned(self) -> bool:
+        """A worker runs the call, so more events will come."""
+        return self._owned
+
+    def connected(self) -> list[Effect]:
+        """The socket is open."""
+        return [Attach()] if self._pending else []
+
+    # -- the client -------------------------------------------------------------------------------
+
+    def text(self, text: str) -> list[Effect]:
+        """A text frame. What is no command is reported, and the socket stays open."""
+        if self._ended or self._left:
+            return []
+        try:
+            command = self._parse(text)
+            command_id = _command_id(command)
+        except ValueError as error:
+            return [Report(str(error), 400)]
+        if self._owned:
+            return [Record(text), Forward(command, command_id)]
+        self._opening = True
+        return [Record(text), Open(command)]
+
+    def binary(self, size_bytes: int) -> list[Effect]:
+        """A binary frame, which means nothing to a SIP call (protocol section 1.2)."""
+        return [Close(TOO_BIG, "binary frame above 64 KiB")] if size_bytes > MOST_BINARY_BYTES else []
+
+    def leave(self) -> list[Effect]:
+        """The client is gone, or the gateway stops: the call ends, or the idle session is forgotten. Once."""
+        if self._left or self._ended:
+            return []
+        self._left = True
+        # A first command that was not answered yet may have found an owner all the same.
+        return [Detach() if self._owned or self._opening else Forget()]
+
+    # -- the owner --------------------------------------------------------------------------------
+
+    def taken(self) -> list[Effect]:
+        """The owner took what the last effect sent; an idle session has an owner from now on."""
+        if not self._left:
+            self._owned = True
+        self._opening = False
+        return []
+
+    def not_taken(
+        self, sent: Effect, why: Refusal, *, code: int = 0, reason: str = "", call_is_over: bool = False
+    ) -> list[Effect]:
+        """The owner did not take it. `call_is_over`: the session is gone, so its last events are on their way."""
+        self._opening = False
+        if call_is_over:
+            # Commands for an ended call are ignored silently; clients send `hangup` after `hangup` (section 2).
+            return []
+        match sent, why:
+            case Detach(), Refusal.NOBODY:
+                self._owned = False
+                return [Forget()]
+            case Detach(), _:
+                return []
+            case Attach(), _:
+                # Like an id that no dialog has: an idle session, in which `accept` fails (section 1.2).
+                self._owned = False
+                return [Disown(), Report(reason or "the call is gone", code or _NOBODY_CODE)]
+            case Open(), Refusal.NOBODY:
+                return [Report("no sip-ua has room for the call", _NOBODY_CODE)]
+            case _, Refusal.NOBODY:
+                return [Report("the worker that owns the call is gone", _NOBODY_CODE)]
+            case _, Refusal.SILENCE:
+                return [Report(f"the worker that owns the call did not answer: {reason}", _NOBODY_CODE)]
+        return [Report(reason, code)]
+
+    # -- the call's events ------------------------------------------------------------------------
+
+    def event(self, number: int, name: str, stored: str) -> list[Effect]:
+        """An event of the call, as stored: it goes out with its `seq`; `hangup` of the main track is the last one."""
+        if self._ended:
+            return []
+        effects: list[Effect] = [Send(f'{stored.rstrip()[:-1]},"seq":{number}}}')]
+        if name == "hangup" and json.loads(stored).get("trackId") == self._call_id:
+            self._ended = True
+            effects.append(Close(NORMAL))
+        return effects
+
+
+class KeepAlive:
+    """Pings every interval, none at time 0; three intervals without a pong mean that nobody is there (Q-21)."""
+
+    def __init__(self, interval: float, now: float) -> None:
+        self._interval = interval
+        self._next = now + interval if interval > 0 else math.inf
+        self._unanswered = 0
+
+    @property
+    def deadline(self) -> float:
+        """When `tick` is due; infinite when pings are off."""
+        return self._next
+
+    def pong(self) -> None:
+        """The client answered."""
+        self._unanswered = 0
+
+    def tick(self, now: float, timestamp_ms: int, rfc3339: str) -> list[Effect]:
+        """The interval is over: ping in both forms (section 1.2), or give up."""
+        if now < self._next:
+            return []
+        self._next += self._interval
+        if self._next <= now:  # a late tick: those that it missed are left out
+            self._next = now + self._interval
+        if self._unanswered >= MISSED_PONGS:
+            self._next = math.inf
+            return [Close(GOING_AWAY, "no pong")]
+        self._unanswered += 1
+        event = {"event": "ping", "timestamp": timestamp_ms, "payload": rfc3339}
+        return [Ping(rfc3339.encode()), Send(json.dumps(event, separators=(",", ":")), recorded=False)]
+
+
+def _command_id(command: dict[str, Any]) -> str | None:
+    """The client's `commandId`; raises ValueError for one that can't be one."""
+    value = command.get("commandId")
+    if value is None or (isinstance(value, str) and 0 < len(value) <= MOST_COMMAND_ID):
+        return value
+    raise ValueError(f"commandId: a text of 1 to {MOST_COMMAND_ID} characters")

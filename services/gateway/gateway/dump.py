@@ -1,0 +1,83 @@
+"""The event dump: what a client sent and received, in order, one JSON line per item (protocol section 9.3).
+
+Lines are handed over on the event loop and written by a thread, so that a slow disk delays no event. A file that
+can't be written costs the dump, never the call.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from dialbus import telemetry
+from dialbus.contracts.options import masked
+from gateway.ids import file_name
+
+log = telemetry.get_logger()
+
+Kind = Literal["event", "command"]
+Write = Callable[[Kind, int, str], None]
+
+
+def path_of(folder: Path, call_id: str) -> Path:
+    """Where the dump of a session lies."""
+    return folder / f"{file_name(call_id)}.events.jsonl"
+
+
+def line(kind: Kind, at_ms: int, content: str) -> str:
+    """One line of the dump: `content` is JSON text and stays a string, its secrets masked.
+
+    `at_ms`, milliseconds since 1970, is used unless the item has a `timestamp` of its own. Raises ValueError or
+    RecursionError for text that is no JSON, or JSON nested beyond measure.
+    """
+    value: Any = masked(json.loads(content))
+    timestamp = value.get("timestamp") if kind == "event" else None
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    item = {"type": kind, "timestamp": at_ms if timestamp is None else timestamp, "content": text}
+    return json.dumps(item, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+@asynccontextmanager
+async def dump(path: Path | None) -> AsyncIterator[Write]:
+    """Gives the function that adds an item; everything added is in the file when the block is left. None: no dump."""
+    if path is None:
+        yield lambda kind, at_ms, content: None
+        return
+    items: asyncio.Queue[tuple[Kind, int, str] | None] = asyncio.Queue()
+    writer = asyncio.create_task(_write(path, items), name=f"dump {path.name}")
+    try:
+        yield lambda kind, at_ms, content: items.put_nowait((kind, at_ms, content))
+    finally:
+        items.put_nowait(None)
+        await asyncio.shield(writer)
+
+
+async def _write(path: Path, items: "asyncio.Queue[tuple[Kind, int, str] | None]") -> None:
+    usable = True
+    ended = False
+    while not ended:
+        batch = [await items.get()]
+        while not items.empty():
+            batch.append(items.get_nowait())
+        ended = batch[-1] is None
+        if not usable:
+            continue
+        try:
+            await asyncio.to_thread(_append, path, [item for item in batch if item is not None])
+        except OSError as error:
+            usable = False
+            log.warning("dump.not_written", path=str(path), error=str(error))
+
+
+def _append(path: Path, items: list[tuple[Kind, int, str]]) -> None:
+    if not items:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8", errors="replace") as file:
+        for item in items:
+            try:
+                file.write(line(*item))
+            except (ValueError, RecursionError) as error:
+                log.warning("dump.item_left_out", path=str(path), error=str(error)[:200])

@@ -1,0 +1,457 @@
+"""The shell around a conversation: one client's socket, its readers and writers, and all sockets of a gateway.
+
+A socket is four loops: frames in, commands out to the owner (one at a time, in order of arrival), the call's events
+out to the client (pulled from the stream, so a slow client waits for itself alone and loses nothing), keep-alive.
+The first of them to end, or the gateway's own end, decides how the socket closes.
+"""
+
+import asyncio
+import json
+import math
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from contextlib import aclosing, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import Gauge
+
+from dialbus import telemetry
+from dialbus.bus import Bus, Conflict, NoReply, NoResponder, Refused
+from dialbus.contracts import session as contracts
+from dialbus.contracts.base import Request, Taken
+from dialbus.contracts.commands import BadCommand, command_from
+from dialbus.contracts.events import ErrorEvent
+from dialbus.contracts.session import CallState, CallType, ClientCommandSent, OpenSession, Session
+from dialbus.sessions import Sessions
+from gateway.conversation import (
+    GOING_AWAY,
+    NORMAL,
+    Attach,
+    Close,
+    Conversation,
+    Detach,
+    Disown,
+    Effect,
+    Forget,
+    Forward,
+    KeepAlive,
+    Open,
+    Ping,
+    Record,
+    Refusal,
+    Report,
+    Send,
+)
+from gateway.dump import Write, dump, path_of
+from gateway.errors import BadId, BusAway, IdInUse, ShuttingDown, UpgradeDenied
+from gateway.ids import SocketQuery, generated, parse_query
+
+log = telemetry.get_logger()
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+AsgiSend = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_MOST_ID_BYTES = 512
+_MOST_WAITING_FRAMES = 256
+_COMMANDS_S = 1.0
+"""How long commands that arrived before the socket closed may still take."""
+_LAST_EVENTS_S = 2.0
+"""How long the last events of a call that we ended are waited for."""
+_CLOSE_S = 0.5
+_HEARD_S = 0.2
+"""How long a cancelled task may take to clean up before it is cancelled again."""
+_STOP_S = 3.5
+"""All of the gateway's end must fit into five seconds."""
+
+_sockets_open = Gauge("dialbus_gateway_sockets", "Client sockets that are open")
+
+
+class Connection:
+    """The ASGI ends of a WebSocket; sending to a client that is gone is harmless."""
+
+    def __init__(self, receive: Receive, send: AsgiSend) -> None:
+        self.receive = receive
+        self._send = send
+
+    async def accept(self) -> None:
+        """Answer the upgrade with 101."""
+        await self._try({"type": "websocket.accept"})
+
+    async def deny(self, denied: UpgradeDenied) -> None:
+        """Answer the upgrade with an HTTP status and a JSON body."""
+        body = json.dumps(denied.body).encode()
+        headers = [(b"content-type", b"application/json")]
+        await self._try({"type": "websocket.http.response.start", "status": denied.status, "headers": headers})
+        await self._try({"type": "websocket.http.response.body", "body": body})
+
+    async def send(self, text: str) -> None:
+        """A text frame; returns when the client has room for more."""
+        await self._try({"type": "websocket.send", "text": text})
+
+    async def ping(self, payload: bytes) -> None:
+        """A Ping control frame."""
+        await self._try({"type": "websocket.ping", "payload": payload})
+
+    async def close(self, code: int, reason: str = "") -> None:
+        """A Close frame, or a dropped connection when the client reads nothing."""
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                await self._try({"type": "websocket.close", "code": code, "reason": reason})
+        except TimeoutError:
+            await self._try({"type": "websocket.abort"})
+
+    async def _try(self, message: MutableMapping[str, Any]) -> None:
+        # OSError: the client is gone. RuntimeError: our Close frame is already out.
+        with suppress(OSError, RuntimeError):
+            await self._send(message)
+
+
+class ClientSocket:
+    """One open socket of a session that this gateway has claimed."""
+
+    def __init__(
+        self, connection: Connection, bus: Bus, sessions: Sessions, session: Session, query: SocketQuery
+    ) -> None:
+        self._connection = connection
+        self._bus = bus
+        self._sessions = sessions
+        self._session = session
+        self._query = query
+        self._call_id = session.call_id
+        pending = session.state is CallState.PENDING
+        self._conversation = Conversation(session.call_id, pending=pending, parse=client_command)
+        self._keep_alive = KeepAlive(query.ping_s, asyncio.get_running_loop().time())
+        self._frames: asyncio.Queue[str | None] = asyncio.Queue(_MOST_WAITING_FRAMES)
+        self._stopping = asyncio.Event()
+        self._record: Write = lambda kind, at_ms, content: None
+
+    def stop(self) -> None:
+        """The gateway stops: end the call, deliver its last events, close with 1001."""
+        self._stopping.set()
+
+    async def run(self, dump_path: Path | None) -> None:
+        """Serve the socket until it is closed and the call has been told."""
+        await self._connection.accept()
+        self._frames.put_nowait(None)  # stands for "connected", before any frame
+        loops = {
+            name: asyncio.create_task(loop, name=f"{name} {self._call_id}")
+            for name, loop in (
+                ("frames", self._read()),
+                ("commands", self._work()),
+                ("events", self._deliver()),
+                ("keep-alive", self._stay_alive()),
+                ("stop", self._stopping.wait()),
+            )
+        }
+        try:
+            async with dump(dump_path) as self._record:
+                ends = [task for name, task in loops.items() if name != "commands"]
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                await self._finish(loops)
+                await _cancel(loops.values())
+        finally:
+            await _cancel(loops.values())
+
+    async def _finish(self, loops: dict[str, "asyncio.Task[Any]"]) -> None:
+        """Close as whoever ended first demands."""
+        events = loops["events"]
+        if self._conversation.ended:
+            await self._connection.close(NORMAL)
+            return
+        if events.done():
+            log.error("socket.failed", exc_info=events.exception())
+            await self._connection.close(1011)
+        elif loops["keep-alive"].done():
+            log.info("socket.silent")
+            await self._connection.close(GOING_AWAY, "no pong")
+        await self._leave(loops["commands"])
+        if not events.done() and self._conversation.owned:
+            await asyncio.wait([events], timeout=_LAST_EVENTS_S)
+        await self._connection.close(GOING_AWAY if self._stopping.is_set() else NORMAL)
+
+    async def _leave(self, commands: "asyncio.Task[Any]") -> None:
+        """Let the commands that arrived first go first, for a moment, then tell the owner."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_COMMANDS_S):
+                await self._frames.join()
+        await _cancel([commands])
+        await self._try_all(self._conversation.leave())
+
+    # -- the loops --------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        while True:
+            message = await self._connection.receive()
+            match message:
+                case {"type": "websocket.pong"}:
+                    self._keep_alive.pong()
+                case {"type": "websocket.receive", "text": str(text)}:
+                    await self._frames.put(text)
+                case {"type": "websocket.receive", "bytes": bytes(data)}:
+                    for effect in self._conversation.binary(len(data)):
+                        await self._perform(effect)
+                        return
+                case {"type": "websocket.disconnect"}:
+                    log.debug("socket.lost", code=message.get("code"))
+                    return
+
+    async def _work(self) -> None:
+        while True:
+            frame = await self._frames.get()
+            try:
+                await self._try_all(self._conversation.connected() if frame is None else self._conversation.text(frame))
+            finally:
+                self._frames.task_done()
+
+    async def _deliver(self) -> None:
+        async with aclosing(self._bus.events(self._call_id, self._session.first_sequence)) as events:
+            async for event in events:
+                for effect in self._conversation.event(event.number, event.name, event.data.decode()):
+                    if isinstance(effect, Close):
+                        return
+                    await self._perform(effect)
+
+    async def _stay_alive(self) -> None:
+        loop = asyncio.get_running_loop()
+        sending: asyncio.Task[None] | None = None
+        try:
+            while self._keep_alive.deadline < math.inf:
+                await asyncio.sleep(self._keep_alive.deadline - loop.time())
+                moment = datetime.now(UTC)
+                effects = self._keep_alive.tick(loop.time(), _ms(moment), moment.isoformat())
+                if any(isinstance(effect, Close) for effect in effects):
+                    return
+                # A client that reads nothing blocks the sender, and must not block the count of missed pongs.
+                if effects and (sending is None or sending.done()):
+                    sending = asyncio.create_task(self._try_all(effects), name=f"ping {self._call_id}")
+            await asyncio.Event().wait()  # pings are off
+        finally:
+            if sending is not None:
+                await _cancel([sending])
+
+    # -- effects ----------------------------------------------------------------------------------
+
+    async def _try_all(self, effects: list[Effect]) -> None:
+        """Perform effects; what fails unforeseen is logged and costs this list, not the socket."""
+        try:
+            for effect in effects:
+                await self._perform(effect)
+        except Exception:  # the boundary of one socket
+            log.exception("socket.effect_failed")
+
+    async def _perform(self, effect: Effect) -> None:
+        match effect:
+            case Send(text, recorded):
+                await self._send(text, recorded=recorded)
+            case Ping(payload):
+                await self._connection.ping(payload)
+            case Close(code, reason):
+                await self._connection.close(code, reason)
+            case Record(text):
+                self._record("command", _ms(datetime.now(UTC)), text)
+            case Report(error, code):
+                await self._report(error, code)
+            case Forget():
+                await self._sessions.delete(self._call_id)
+            case Disown():
+                await self._sessions.change(self._call_id, _disowned)
+            case Attach() | Open() | Forward() | Detach():
+                await self._request(effect)
+
+    async def _send(self, text: str, *, recorded: bool) -> None:
+        if recorded:
+            self._record("event", _ms(datetime.now(UTC)), text)
+        await self._connection.send(text)
+
+    async def _report(self, error: str, code: int) -> None:
+        log.info("command.failed", code=code, error=error)
+        event = ErrorEvent(
+            timestamp=_ms(datetime.now(UTC)), track_id=self._call_id, sender="command", error=error, code=code
+        )
+        await self._bus.emit(self._call_id, event)
+
+    async def _request(self, effect: Attach | Open | Forward | Detach) -> None:
+        answered = self._conversation.not_taken
+        try:
+            await self._bus.request(self._message(effect), Taken)
+        except NoResponder:
+            effects = answered(effect, Refusal.NOBODY, call_is_over=await self._is_over())
+        except NoReply as error:
+            effects = answered(effect, Refusal.SILENCE, reason=str(error), call_is_over=await self._is_over())
+        except Refused as refused:
+            over = await self._is_over()
+            effects = answered(effect, Refusal.NO, code=refused.code, reason=refused.reason, call_is_over=over)
+        except ValueError as error:  # JSON that parses and can't be written again: nested too deeply
+            effects = answered(effect, Refusal.NO, code=400, reason=f"not a usable command: {error}")
+        else:
+            effects = self._conversation.taken()
+        for following in effects:
+            await self._perform(following)
+
+    async def _is_over(self) -> bool:
+        """The owner deletes the session before it emits the call's last event."""
+        return await self._sessions.get(self._call_id) is None
+
+    def _message(self, effect: Attach | Open | Forward | Detach) -> Request:
+        call_id, gateway = self._call_id, self._session.gateway or ""
+        match effect:
+            case Attach():
+                return contracts.Attach(
+                    call_id=call_id, gateway=gateway, server_side_track=self._query.server_side_track
+                )
+            case Open(command):
+                return OpenSession(
+                    call_id=call_id,
+                    created_at=self._session.created_at,
+                    gateway=gateway,
+                    server_side_track=self._query.server_side_track,
+                    command=command,
+                )
+            case Forward(command, command_id):
+                return ClientCommandSent(call_id=call_id, command=command, command_id=command_id)
+            case Detach():
+                return contracts.Detach(call_id=call_id, gateway=gateway)
+
+
+class CallSockets:
+    """ASGI endpoint of `/call/sip`, and every socket that came in through it."""
+
+    def __init__(self, bus: Bus, sessions: Sessions, *, instance: str, recorder_path: Path) -> None:
+        self._bus = bus
+        self._sessions = sessions
+        self._instance = instance
+        self._recorder_path = recorder_path
+        self._open: dict[ClientSocket, asyncio.Task[Any]] = {}
+        self._stopping = False
+
+    @property
+    def count(self) -> int:
+        """Sockets open now."""
+        return len(self._open)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: AsgiSend) -> None:
+        """Serve one upgrade request to its end."""
+        connection = Connection(receive, send)
+        await receive()  # websocket.connect
+        query = parse_query(scope["query_string"].decode("latin-1"))
+        try:
+            session = await self._claim(query)
+        except UpgradeDenied as denied:
+            log.info("socket.denied", status=denied.status, reason=str(denied))
+            await connection.deny(denied)
+            return
+        except Exception:  # the boundary of one upgrade: whatever the bus raises, the client is told
+            log.exception("socket.not_claimed")
+            await connection.deny(BusAway())
+            return
+        with telemetry.bound(call_id=session.call_id):
+            await self._serve(ClientSocket(connection, self._bus, self._sessions, session, query), session, query)
+
+    async def _serve(self, socket: ClientSocket, session: Session, query: SocketQuery) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._open[socket] = task
+        _sockets_open.set(len(self._open))
+        log.info("socket.open", state=session.state.value)
+        if self._stopping:
+            socket.stop()
+        try:
+            await socket.run(path_of(self._recorder_path, session.call_id) if query.dump else None)
+        finally:
+            del self._open[socket]
+            _sockets_open.set(len(self._open))
+            log.info("socket.closed")
+
+    async def close_all(self) -> None:
+        """End the call of every socket, deliver the last events, close with 1001; bounded below five seconds."""
+        self._stopping = True
+        for socket in self._open:
+            socket.stop()
+        if self._open:
+            await asyncio.wait(list(self._open.values()), timeout=_STOP_S)
+
+    # -- who gets which session -------------------------------------------------------------------
+
+    async def _claim(self, query: SocketQuery) -> Session:
+        """The pending call that a reading of the id names, else a new idle session. Raises UpgradeDenied."""
+        if self._stopping:
+            raise ShuttingDown
+        for reading in query.readings:
+            if _possible(reading) and (session := await self._take(reading)) is not None:
+                return session
+        return await self._create(query.new_id or generated(uuid.uuid4))
+
+    async def _take(self, call_id: str) -> Session | None:
+        """The pending call of this id, now ours; None when there is no such session."""
+        taken = False
+
+        def take(session: Session) -> Session | None:
+            nonlocal taken
+            taken = session.state is CallState.PENDING and session.gateway is None
+            return session.model_copy(update={"gateway": self._instance}) if taken else None
+
+        session = await self._sessions.change(call_id, take)
+        if session is not None and not taken:
+            raise IdInUse(call_id)
+        return session
+
+    async def _create(self, call_id: str) -> Session:
+        if not _possible(call_id):
+            raise BadId
+        session = Session(
+            call_id=call_id,
+            call_type=CallType.SIP,
+            gateway=self._instance,
+            first_sequence=await self._bus.last_sequence() + 1,
+            created_at=datetime.now(UTC).isoformat(),
+        )
+        try:
+            await self._sessions.create(session)
+        except Conflict:
+            raise IdInUse(call_id) from None
+        return session
+
+
+def client_command(text: str) -> dict[str, Any]:
+    """The JSON of a text frame, known to be a valid command. Raises BadCommand, a ValueError, that says why not."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadCommand(f"malformed JSON: {error}") from None
+    if "\\ud" in text.lower():  # escaped surrogates: without their other half they are no text
+        try:
+            json.dumps(data, ensure_ascii=False).encode()
+        except (ValueError, RecursionError):
+            raise BadCommand("malformed JSON: half of a surrogate pair") from None
+    command_from(data)
+    command: dict[str, Any] = data
+    return command
+
+
+def _possible(call_id: str) -> bool:
+    """Whether subjects can carry the id: NATS bounds a line, and an escaped byte takes three."""
+    return 0 < len(call_id.encode()) <= _MOST_ID_BYTES
+
+
+def _disowned(session: Session) -> Session:
+    return session.model_copy(update={"state": CallState.IDLE, "owner": None, "direction": None})
+
+
+def _ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
+
+
+async def _cancel(tasks: Iterable["asyncio.Task[Any]"]) -> None:
+    """Cancel tasks and wait until they are over.
+
+    Asked again until it is heard: until Python 3.12 `asyncio.wait_for` swallows a cancellation that meets its
+    result (bpo-37658), and nats-py waits with it.
+    """
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_HEARD_S)

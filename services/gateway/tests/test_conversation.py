@@ -1,0 +1,172 @@
+"""One client's conversation with one call, without a socket and without a bus (protocol sections 1.2 and 4)."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from gateway.conversation import (
+    Attach,
+    Close,
+    Conversation,
+    Detach,
+    Disown,
+    Forget,
+    Forward,
+    KeepAlive,
+    Open,
+    Ping,
+    Record,
+    Refusal,
+    Report,
+    Send,
+)
+
+TTS = '{"command":"tts","text":"hi"}'
+
+
+def parse(text: str) -> dict[str, Any]:
+    command = json.loads(text)
+    if "command" not in command:
+        raise ValueError("missing field: command")
+    return dict(command)
+
+
+def idle() -> Conversation:
+    return Conversation("s.1", pending=False, parse=parse)
+
+
+def pending() -> Conversation:
+    return Conversation("s.1", pending=True, parse=parse)
+
+
+def test_pending_call_is_attached_first_and_its_commands_go_to_the_owner() -> None:
+    conversation = pending()
+    assert conversation.connected() == [Attach()]
+    assert conversation.taken() == []
+    assert conversation.text(TTS) == [Record(TTS), Forward(json.loads(TTS), None)]
+    assert conversation.leave() == [Detach()]
+
+
+def test_first_command_of_an_idle_session_opens_it_and_the_second_is_forwarded() -> None:
+    conversation = idle()
+    assert conversation.connected() == []
+    assert conversation.text(TTS) == [Record(TTS), Open(json.loads(TTS))]
+    conversation.taken()
+    assert conversation.owned
+    assert conversation.text(TTS) == [Record(TTS), Forward(json.loads(TTS), None)]
+
+
+def test_session_that_found_no_owner_tries_again_with_the_next_command() -> None:
+    conversation = idle()
+    _, sent = conversation.text(TTS)
+    assert conversation.not_taken(sent, Refusal.NOBODY) == [Report("no sip-ua has room for the call", 503)]
+    assert conversation.text(TTS)[1] == Open(json.loads(TTS))
+
+
+def test_command_id_travels_with_the_command() -> None:
+    conversation = pending()
+    command = {"command": "pause", "commandId": "c-1"}
+    assert conversation.text(json.dumps(command))[1] == Forward(command, "c-1")
+
+
+@pytest.mark.parametrize("command_id", [7, "", "x" * 129, ["a"]])
+def test_unusable_command_id_is_reported(command_id: object) -> None:
+    text = json.dumps({"command": "pause", "commandId": command_id})
+    assert pending().text(text) == [Report("commandId: a text of 1 to 128 characters", 400)]
+
+
+def test_what_is_no_command_is_reported_and_neither_recorded_nor_sent() -> None:
+    assert pending().text("{}") == [Report("missing field: command", 400)]
+
+
+@pytest.mark.parametrize(
+    ("why", "code", "reason", "expected"),
+    [
+        (Refusal.NO, 409, "wrong state", Report("wrong state", 409)),
+        (Refusal.NOBODY, 0, "", Report("the worker that owns the call is gone", 503)),
+        (Refusal.SILENCE, 0, "x", Report("the worker that owns the call did not answer: x", 503)),
+    ],
+)
+def test_refused_command_is_reported_unless_the_call_is_over(
+    why: Refusal, code: int, reason: str, expected: Report
+) -> None:
+    sent = Forward({}, None)
+    assert pending().not_taken(sent, why, code=code, reason=reason) == [expected]
+    assert pending().not_taken(sent, why, code=code, reason=reason, call_is_over=True) == []
+
+
+def test_pending_call_without_its_owner_becomes_an_idle_session() -> None:
+    conversation = pending()
+    assert conversation.not_taken(Attach(), Refusal.NOBODY) == [Disown(), Report("the call is gone", 503)]
+    assert conversation.text(TTS)[1] == Open(json.loads(TTS))
+
+
+def test_idle_session_is_forgotten_and_an_owned_one_detached_once() -> None:
+    assert idle().leave() == [Forget()]
+    owned = pending()
+    assert owned.leave() == [Detach()]
+    assert owned.leave() == []
+    assert owned.text(TTS) == []
+    assert owned.not_taken(Detach(), Refusal.NOBODY) == [Forget()]
+    assert not owned.owned
+
+
+def test_leaving_while_the_first_command_is_unanswered_detaches() -> None:
+    conversation = idle()
+    conversation.text(TTS)
+    assert conversation.leave() == [Detach()]
+
+
+def test_events_go_out_numbered_and_hangup_of_the_main_track_closes_with_1000() -> None:
+    conversation = pending()
+    assert conversation.event(1, "answer", '{"event":"answer"}') == [Send('{"event":"answer","seq":1}')]
+    other = '{"event":"hangup","trackId":"server-side-track"}'
+    assert conversation.event(2, "hangup", other) == [Send(other[:-1] + ',"seq":2}')]
+    last = '{"event":"hangup","trackId":"s.1"}'
+    assert conversation.event(3, "hangup", last) == [Send(last[:-1] + ',"seq":3}'), Close(1000)]
+    assert conversation.ended
+    assert conversation.event(4, "error", "{}") == []
+    assert conversation.text(TTS) == []
+    assert conversation.leave() == []
+
+
+def test_binary_frames_mean_nothing_up_to_64_kib_and_close_with_1009_above() -> None:
+    assert idle().binary(1 << 16) == []
+    assert idle().binary((1 << 16) + 1) == [Close(1009, "binary frame above 64 KiB")]
+
+
+def test_ping_has_both_forms_from_the_first_interval_on() -> None:
+    keep_alive = KeepAlive(20, now=100.0)
+    assert keep_alive.deadline == 120.0
+    assert keep_alive.tick(100.0, 1, "now") == []
+    frame, event = keep_alive.tick(120.0, 1772615727418, "2026-03-04T09:15:27+00:00")
+    assert frame == Ping(b"2026-03-04T09:15:27+00:00")
+    assert isinstance(event, Send)
+    assert not event.recorded
+    assert json.loads(event.text) == {
+        "event": "ping", "timestamp": 1772615727418, "payload": "2026-03-04T09:15:27+00:00"
+    }  # fmt: skip
+    assert keep_alive.deadline == 140.0
+
+
+def test_three_pings_without_a_pong_close_with_1001_and_a_pong_starts_the_count_anew() -> None:
+    keep_alive = KeepAlive(1, now=0.0)
+    for second in range(1, 4):
+        assert len(keep_alive.tick(float(second), 0, "t")) == 2
+    keep_alive.pong()
+    for second in range(4, 7):
+        assert len(keep_alive.tick(float(second), 0, "t")) == 2
+    assert keep_alive.tick(7.0, 0, "t") == [Close(1001, "no pong")]
+    assert keep_alive.deadline == math.inf
+
+
+def test_interval_of_zero_is_off() -> None:
+    assert KeepAlive(0, now=0.0).deadline == math.inf
+
+
+def test_late_ticks_do_not_bunch_up() -> None:
+    keep_alive = KeepAlive(1, now=0.0)
+    keep_alive.tick(10.0, 0, "t")
+    assert keep_alive.deadline == 11.0

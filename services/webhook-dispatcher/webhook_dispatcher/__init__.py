@@ -1,0 +1,1 @@
+"""The webhook-dispatcher service: HTTP notifications."""

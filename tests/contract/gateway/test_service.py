@@ -1,0 +1,103 @@
+"""The gateway as a service: addresses, health, metrics, event dump, starts that must fail."""
+
+import asyncio
+import json
+import socket as sockets
+from pathlib import Path
+
+import httpx
+from tests.contract.gateway.conftest import Owner, events_until_closed, next_event, socket
+from tests.harness import ServiceProcess, eventually, messages_of, next_message, spawn
+
+from dialbus.bus import Bus
+from dialbus.contracts.session import Heartbeat
+
+
+async def test_health_metrics_and_404_are_served_where_announced(gateway: ServiceProcess, bus: Bus) -> None:
+    http = gateway.facts["http"]
+    assert gateway.facts["health"] == f"{http}/health"
+    assert gateway.facts["ws"] == http.replace("http:", "ws:")
+    async with httpx.AsyncClient(trust_env=False) as client:
+        health = await client.get(gateway.facts["health"])
+        assert health.status_code == 200
+        report = health.json()
+        assert (report["service"], report["instance"], report["live"]) == ("gateway", gateway.instance, True)
+        assert report["checks"] == {"nats": True}
+        async with socket(gateway, "id=metrics-test"):
+            metrics = await client.get(f"{http}/metrics")
+            assert "dialbus_gateway_sockets 1.0" in metrics.text
+        missing = await client.get(f"{http}/nowhere")
+        assert (missing.status_code, missing.json()) == (404, {"error": "not found"})
+        assert (await client.post(f"{http}/health")).json() == {"error": "method not allowed"}
+
+
+async def test_heartbeats_name_the_instance(gateway: ServiceProcess, bus: Bus) -> None:
+    beats = await messages_of(bus, Heartbeat, service="gateway", instance=gateway.instance)
+    assert (await next_message(beats, 3.0)).instance == gateway.instance
+
+
+async def test_port_in_use_is_one_line_and_exit_code_2(service_env: dict[str, str], tmp_path: Path) -> None:
+    with sockets.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        service = spawn("gateway", service_env | {"DIALBUS_HTTP_ADDR": address}, tmp_path)
+        assert await service.exited() == 2
+    lines = [line for line in service.log.splitlines() if line.startswith("dialbus:")]
+    assert lines == [f"dialbus: gateway: http_addr: can't listen on {address}: Address already in use"]
+
+
+async def test_dump_holds_commands_and_events_in_order_with_secrets_masked(
+    gateway: ServiceProcess, service_env: dict[str, str], bus: Bus, call_id: str
+) -> None:
+    owner = await Owner.serve(bus, call_id)
+    await owner.offer()
+    accept = {"command": "accept", "option": {"sip": {"username": "u", "password": "s3cr3t"}}}
+    async with socket(gateway, f"id={call_id}&ping=1") as client:
+        await next_event(client)
+        await client.send(json.dumps(accept))
+        await next_message(owner.commands)
+        assert (await next_event(client))["event"] == "ping"
+        await owner.end()
+        await events_until_closed(client)
+    path = Path(service_env["DIALBUS_RECORDER_PATH"]) / f"{call_id}.events.jsonl"
+
+    def written() -> list[str]:
+        lines = path.read_text().splitlines() if path.exists() else []
+        return lines if len(lines) >= 3 else []
+
+    items = [json.loads(line) for line in await eventually(written)]
+    contents = [json.loads(item["content"]) for item in items]
+    assert [item["type"] for item in items] == ["event", "command", "event"]
+    assert [content.get("event") or content["command"] for content in contents] == ["incoming", "accept", "hangup"]
+    assert contents[1]["option"]["sip"] == {"username": "u", "password": "***"}
+    assert contents[2]["seq"] == 2
+    assert items[2]["timestamp"] == contents[2]["timestamp"]
+    assert "s3cr3t" not in gateway.log
+
+
+async def test_dump_has_the_last_events_after_the_client_is_gone(
+    gateway: ServiceProcess, service_env: dict[str, str], bus: Bus, call_id: str
+) -> None:
+    owner = await Owner.serve(bus, call_id)
+    await owner.offer()
+    async with socket(gateway, f"id={call_id}") as client:
+        await next_event(client)
+    await next_message(owner.detached)
+    await owner.end(reason="bySystem", initiator="system")
+    path = Path(service_env["DIALBUS_RECORDER_PATH"]) / f"{call_id}.events.jsonl"
+    await eventually(lambda: path.exists() and "bySystem" in path.read_text())
+
+
+async def test_dump_false_writes_nothing(
+    gateway: ServiceProcess, service_env: dict[str, str], bus: Bus, call_id: str
+) -> None:
+    recorders = Path(service_env["DIALBUS_RECORDER_PATH"])
+    owner = await Owner.serve(bus, call_id)
+    await owner.offer()
+    async with socket(gateway, f"id={call_id}&dump=false") as client:
+        await next_event(client)
+        await owner.end()
+        await events_until_closed(client)
+    await gateway.stop()
+    assert not await asyncio.to_thread(recorders.exists)
