@@ -1,0 +1,1 @@
+"""The dialbus command: run the ensemble, place a call from a softphone."""
