@@ -78,8 +78,8 @@ class Registration:
         self.deadline: float | None = None
         self._registrar = registrar
         self._address = NameAddr("", Uri("sip", username, registrar.host, registrar.port))
-        self._call_id = call_id
-        self._local_tag = agent.new_token()
+        self.call_id = call_id
+        self.local_tag = agent.new_token()
         self._expires_s = expires_s
         self._cseq = 0
         self._pending: Request | None = None
@@ -214,9 +214,9 @@ class Registration:
         items = [
             ("Via", self.agent.new_via()),
             ("Max-Forwards", MAX_FORWARDS),
-            ("From", str(self._address.with_tag(self._local_tag))),
+            ("From", str(self._address.with_tag(self.local_tag))),
             ("To", str(self._address)),
-            ("Call-ID", self._call_id),
+            ("Call-ID", self.call_id),
             ("CSeq", f"{self._cseq} REGISTER"),
             ("Contact", str(self.contact)),
             ("Expires", str(expires)),

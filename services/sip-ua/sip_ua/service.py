@@ -11,6 +11,7 @@ from dialbus.contracts.base import Contract, Taken
 from dialbus.contracts.session import Heartbeat, OpenSession
 from dialbus.lifecycle import HEARTBEAT_S, Service
 from dialbus.sessions import Sessions
+from sip_ua.registrar import Registrar
 from sip_ua.session import SipCall
 from sip_ua.sip.agent import Agent
 from sip_ua.sip.layer import Address
@@ -21,6 +22,8 @@ log = telemetry.get_logger()
 
 LOST_AFTER_S = 4 * HEARTBEAT_S
 """A worker that was silent for so long is gone."""
+SETTLE_LIMIT_S = 1.0
+"""How long those BYEs then have for their answers."""
 STOP_LIMIT_S = 3.0
 """How long the calls have for their BYEs and last events when the service stops."""
 
@@ -46,6 +49,7 @@ class SipService:
             external_ip=me.config.external_ip,
             options=me.config.enable_options_response,
         )
+        self.registrar = Registrar(self.ua, me.config.ua.register_users)
         self.stopping = False
         self._calls: dict[str, SipCall] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -93,6 +97,8 @@ class SipService:
             call.detach("the service stops")
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=STOP_LIMIT_S)
+        await self.registrar.stop()
+        await self.ua.settle(SETTLE_LIMIT_S)
         for task in self._tasks:
             task.cancel()
         self.ua.close()
@@ -112,7 +118,14 @@ class SipService:
             raise Refused(503, "this sip-ua stops")
         if opening.call_id in self._calls:
             raise Refused(409, "session id in use")
-        self._begin(SipCall.outbound(self, opening))
+        call = SipCall.outbound(self, opening)
+        self._calls[call.call_id] = call
+        try:
+            await call.listen()  # the next command follows this answer at once
+        except BaseException:
+            self.over(call)
+            raise
+        self._begin(call)
         return Taken()
 
     def _on_invite(self, invite: Request, source: Address) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -22,7 +23,7 @@ from dialbus.contracts import media, session
 from dialbus.contracts.base import Contract, Taken
 from dialbus.contracts.commands import BadCommand, ClientCommand, command_from
 from dialbus.contracts.events import HangupEvent
-from dialbus.contracts.options import CallOption, masked
+from dialbus.contracts.options import CallOption, SipOption, masked
 from dialbus.contracts.session import CallState, CallType, Session
 from dialbus.sessions import Sessions
 from sip_ua import bridge
@@ -47,6 +48,8 @@ MEDIA_TIMEOUT_S = 2.0
 CLOSE_TIMEOUT_S = 1.5
 WEBHOOK_MARGIN_S = 2.0
 """How much longer than the handler's timeout we wait for webhook-dispatcher's word."""
+ABANDON_LIMIT_S = 5.0
+"""How long a call that broke tries to tell its client."""
 REPEAT_WINDOW_S = 60.0
 """How long a commandId is remembered."""
 
@@ -82,7 +85,11 @@ class SipCall:
             accept_timeout_s=host.config.ua.accept_timeout,
             record_always=host.config.recording.enabled and host.config.recording.auto_start,
         )
+        self._written: CallState | None = None
+        """The state in the books."""
         self._inbox: asyncio.Queue[Act] = asyncio.Queue()
+        self._unfinished: deque[Effect] = deque()
+        """Effects of the current input that are still to be performed."""
         self._subscriptions: list[Subscription] = []
         self._seen: dict[str, float] = {}
         self._webhook_timer: asyncio.TimerHandle | None = None
@@ -136,17 +143,17 @@ class SipCall:
         LIVE.inc()
         with telemetry.bound(call_id=self.call_id):
             try:
-                await self._serve()
                 if self._core is not None:
+                    await self.listen()
                     await self._announce()
                 while self._machine.state is not CallState.ENDED:
                     await self._step()
             except BusError as error:
                 log.error("call.bus_failed", error=str(error))
-                self._abandon()
+                await self._abandon()
             except Exception:  # the boundary: one broken call never ends the service
                 log.exception("call.broken")
-                self._abandon()
+                await self._abandon()
             finally:
                 LIVE.dec()
                 if self._webhook_timer is not None:
@@ -155,7 +162,8 @@ class SipCall:
                     await subscription.drop()
                 self._host.over(self)
 
-    async def _serve(self) -> None:
+    async def listen(self) -> None:
+        """Take requests for this call from now on; they wait until `run()`."""
         bus = self._host.bus
         handlers: list[tuple[type[Any], Callable[[Any], Awaitable[Contract]]]] = [
             (session.ClientCommandSent, self._on_command),
@@ -195,6 +203,7 @@ class SipCall:
             callee=offer.callee,
         )
         await self._host.sessions.create(pending)
+        self._written = CallState.PENDING
         await self._host.bus.flush()
         timeout_s = min(self._host.config.ua.handler.timeout, self._host.config.ua.accept_timeout)
         log.info("call.offered", caller=offer.caller, callee=offer.callee)
@@ -211,10 +220,18 @@ class SipCall:
             lambda m, now: m.webhook_failed("webhook-dispatcher does not answer", now),
         )
 
-    def _abandon(self) -> None:
-        """Nothing can be told any more: end the leg at least."""
+    async def _abandon(self) -> None:
+        """The call can't go on: end its legs, and tell its client as far as that still works."""
+        now = self._loop.time()
         if self._party is not None and self._core is not None:
-            self._party.perform(self._core.hang_up(self._loop.time()))
+            with suppress(Exception):
+                self._party.perform(self._core.hang_up(now))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ABANDON_LIMIT_S):
+                await self._close_media()
+                for effect in self._machine.leg_failed("internal error", now) or self._unfinished:
+                    with suppress(Exception):
+                        await self._perform(effect)
 
     # -- the loop ---------------------------------------------------------------------------------
 
@@ -222,17 +239,16 @@ class SipCall:
         self._inbox.put_nowait(act)
 
     async def _step(self) -> None:
-        before = self._machine.state
         try:
             async with asyncio.timeout_at(self._machine.deadline):
                 act = await self._inbox.get()
         except TimeoutError:
             act = CallMachine.tick
-        effects = deque(act(self._machine, self._loop.time()))
+        self._unfinished = effects = deque(act(self._machine, self._loop.time()))
         while effects:
             follow_ups = await self._perform(effects.popleft())
             effects.extendleft(reversed(follow_ups))
-        if self._machine.state is not before and self._machine.state is not CallState.ENDED:
+        if self._machine.state not in (self._written, CallState.ENDED):
             log.info(f"call.{self._machine.state.value}")
             await self._write_down()
 
@@ -254,7 +270,11 @@ class SipCall:
                 }
             )
 
-        await self._host.sessions.change(self.call_id, change)
+        self._written = state
+        try:
+            await self._host.sessions.change(self.call_id, change)
+        except (BusError, TimeoutError) as error:  # the call matters more than its entry
+            log.warning("call.not_written_down", error=str(error) or type(error).__name__)
 
     # -- what arrives over the bus ----------------------------------------------------------------
 
@@ -362,25 +382,39 @@ class SipCall:
                 party.perform(core.ring(now, self._local_sdp() if early else None))
             case machine.SendAnswer() if isinstance(core, sip.IncomingCall):
                 if core.phase is sip.Phase.PENDING:
+                    option = self._machine.option.sip
+                    core.hangup_headers = _hangup_headers(option)
+                    core.credentials = bridge.credentials(option)
                     party.perform(core.answer(self._local_sdp(), now))
             case machine.SendReject(code, reason) if isinstance(core, sip.IncomingCall):
                 party.perform(core.reject(now, code, reason))
             case machine.SendBye(headers):
                 party.perform(core.hang_up(now, headers))
-            case machine.SendCancel() if isinstance(core, sip.OutgoingCall):
-                party.perform(core.cancel(now))
+            case machine.SendCancel():
+                # The answer may have come meanwhile and wait in the inbox: then this sends a BYE.
+                party.perform(core.hang_up(now))
             case _:
                 pass
         return []
 
     async def _last_words(self, event: HangupEvent) -> None:
         """The id is free again before the client can learn that the call is over."""
-        await self._host.sessions.delete(self.call_id)
+        freed = await self._free_id()
         await self._host.bus.emit(self.call_id, event)
+        if not freed:
+            await self._free_id()
         direction = "inbound" if self._machine.inbound else "outbound"
         known = event.reason if event.reason.isidentifier() and len(event.reason) < 24 else "other"
         CALLS.labels(direction, known).inc()
         log.info("call.ended", reason=event.reason, initiator=event.initiator)
+
+    async def _free_id(self) -> bool:
+        try:
+            await self._host.sessions.delete(self.call_id)
+        except (BusError, TimeoutError) as error:
+            log.warning("call.id_not_freed", error=str(error) or type(error).__name__)
+            return False
+        return True
 
     # -- media ------------------------------------------------------------------------------------
 
@@ -412,6 +446,9 @@ class SipCall:
         except Refused as refused:
             return self._machine.media_refused(503, refused.reason, self._loop.time())
         self.media_worker = allocated.worker
+        if isinstance(self._core, sip.IncomingCall) and self._core.phase is sip.Phase.ENDED:
+            await self._close_media()  # cancelled meanwhile; the call's end waits in the inbox
+            return []
         self._address, self._port = allocated.address, allocated.port
         self._describe(offer, codecs)
         return self._machine.media_ready(allocated.ssrc, self._local_sdp().decode(), self._loop.time())
@@ -423,15 +460,12 @@ class SipCall:
 
     def _describe(self, offer: sdp.Description | None, codecs: tuple[sdp.Codec, ...]) -> None:
         """Our answer to an offer, or our own offer."""
-        self._sdp_version += 1
+        version = self._sdp_version + 1
         if offer is None:
-            self._local = sdp.make_offer(
-                self._address, self._port, codecs, self._sdp_id, self._sdp_version, previous=self._local
-            )
+            self._local = sdp.make_offer(self._address, self._port, codecs, self._sdp_id, version, previous=self._local)
         else:
-            self._local, self._agreed = sdp.negotiate(
-                offer, codecs, self._address, self._port, self._sdp_id, self._sdp_version
-            )
+            self._local, self._agreed = sdp.negotiate(offer, codecs, self._address, self._port, self._sdp_id, version)
+        self._sdp_version = version  # only now: a refused offer uses up no version (RFC 3264 §8)
 
     def _local_sdp(self) -> bytes:
         return sdp.write(self._local) if self._local is not None else b""
@@ -491,6 +525,7 @@ class SipCall:
             contact=contact,
             credentials=bridge.credentials(option.sip),
             headers=option.sip.headers if option.sip else None,
+            hangup_headers=_hangup_headers(option.sip),
         )
         self._core = core
         self._party = self._host.ua.add(core, core.call_id, core.local_tag, self._on_sip)
@@ -522,6 +557,8 @@ class SipCall:
             case sip.Acknowledged(body) | sip.ReofferAnswered(body):
                 if body is not None:
                     self._take_answer(body)
+                elif self._agreed is None:
+                    self._put(lambda m, now: m.leg_failed("our offer was never answered", now))
             case sip.Reoffered(body, _):
                 self._on_reoffer(body)
             case sip.DtmfReceived(digit, _):
@@ -600,6 +637,11 @@ class SipCall:
         self._put(lambda _, __: [machine.ConnectMedia()])
         if changed:
             self._put(lambda m, now: m.leg_held(now, on_hold=on_hold))
+
+
+def _hangup_headers(option: SipOption | None) -> dict[str, str]:
+    """What every BYE of the call carries (protocol 5.10)."""
+    return dict((option and option.hangup_headers) or {})
 
 
 def _when(created_at: str | None) -> datetime:

@@ -51,10 +51,13 @@ class UdpTransport(asyncio.DatagramProtocol):
         self._on_datagram(data, Address(addr[0], addr[1]))
 
     def send(self, data: bytes, destination: Address) -> None:
-        """Send a datagram. Raises OSError when the system refuses it at once."""
+        """Send a datagram. Raises OSError when the system refuses it at once, or the address is of no use."""
         if self._transport is None or self._transport.is_closing():
             raise OSError("the SIP socket is closed")
-        self._transport.sendto(data, (destination.host, destination.port))
+        try:
+            self._transport.sendto(data, (destination.host, destination.port))
+        except (ValueError, OverflowError) as error:  # the other address family; a port above 65535
+            raise OSError(str(error)) from None
 
     def close(self) -> None:
         """Stop receiving; what was sent leaves."""

@@ -7,6 +7,7 @@ belongs to none is handed to `on_invite`, everything else outside a dialog is an
 import asyncio
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -151,6 +152,13 @@ class UserAgent:
         self._transport = await UdpTransport.bind(address, self._on_datagram)
         return HostPort(self._transport.host, self._transport.port)
 
+    async def settle(self, limit_s: float) -> None:
+        """Let the last requests be answered, or sent again when they got lost; `limit_s` seconds at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                while self._lookups or self._layer.unanswered:  # noqa: ASYNC110 - once, at the end of the process
+                    await asyncio.sleep(0.02)
+
     def close(self) -> None:
         """Close the socket and forget every timer."""
         if self._timer is not None:
@@ -254,6 +262,8 @@ class UserAgent:
             return
         log.debug("sip.received", source=f"{source.host}:{source.port}", text=data.decode(errors="replace"))
         MESSAGES.labels("in", _label(message)).inc()
+        if not self._answers_options and _is_ping(message):
+            return  # before it can leave a transaction that waits for our answer
         self._perform(self._layer.receive(message, source, self.now()))
 
     def _on_garbage(self, error: ParseError, source: Address) -> None:
@@ -266,20 +276,28 @@ class UserAgent:
     def _perform(self, effects: list[LayerEffect]) -> None:
         pending = list(effects)
         while pending:
-            match pending.pop(0):
-                case Transmit(message, destination):
-                    if not self._transmit(message, destination):
-                        pending += self._layer.transport_failed(message, self.now())
-                case Received(message, source, _, cancels):
-                    self._dispatch(message, source, cancels)
-                case Failed(request, key, status, _):
-                    party = self._parties.get((request.call_id, request.from_tag or ""))
-                    if key.side == "client" and party is not None:
-                        party.failed(request, status, self.now())
-                case Finished():
-                    pass
+            try:
+                pending += self._perform_one(pending.pop(0))
+            except Exception:  # the boundary: one broken call never stops the timers of the others
+                log.exception("sip.effect_failed")
         TRANSACTIONS.set(len(self._layer))
         self._rearm()
+
+    def _perform_one(self, effect: LayerEffect) -> list[LayerEffect]:
+        """Perform it; what follows from it."""
+        match effect:
+            case Transmit(message, destination):
+                if not self._transmit(message, destination):
+                    return self._layer.transport_failed(message, self.now())
+            case Received(message, source, _, cancels):
+                self._dispatch(message, source, cancels)
+            case Failed(request, key, status, _):
+                party = self._parties.get((request.call_id, request.from_tag or ""))
+                if key.side == "client" and party is not None:
+                    party.failed(request, status, self.now())
+            case Finished():
+                pass
+        return []
 
     def _transmit(self, message: Message, destination: Address) -> bool:
         assert self._transport is not None
@@ -312,8 +330,6 @@ class UserAgent:
         return self._invited.get(server_key(cancels)) if cancels is not None else None
 
     def _answer_outside(self, request: Request, source: Address) -> None:
-        if request.method == "OPTIONS" and request.to_tag is None and not self._answers_options:
-            return
         response = answer_outside_dialog(request, self.agent_towards(source.host))
         if response is not None:
             self.send_response(response)
@@ -334,6 +350,11 @@ class UserAgent:
     def _tick(self) -> None:
         self._timer = None
         self._perform(self._layer.tick(self.now()))
+
+
+def _is_ping(message: Message) -> bool:
+    """Whether this is an OPTIONS outside of dialogs."""
+    return isinstance(message, Request) and message.method == "OPTIONS" and message.to_tag is None
 
 
 def _label(message: Message) -> str:

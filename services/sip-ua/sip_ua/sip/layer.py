@@ -20,6 +20,7 @@ from sip_ua.sip.transaction import (
     NonInviteServerTransaction,
     Send,
     ServerTransaction,
+    State,
     Terminated,
     TimedOut,
     Transaction,
@@ -156,6 +157,13 @@ class TransactionLayer:
 
     def __contains__(self, key: Key) -> bool:
         return key in self._entries
+
+    @property
+    def unanswered(self) -> int:
+        """How many requests of ours still wait for a final response; counted one by one."""
+        open_states = (State.CALLING, State.TRYING, State.PROCEEDING)
+        return sum(key.side == "client" and entry.transaction.state in open_states
+                   for key, entry in self._entries.items())  # fmt: skip
 
     @property
     def deadline(self) -> float | None:
