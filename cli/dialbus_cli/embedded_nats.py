@@ -24,11 +24,17 @@ def executable() -> Path:
     return Path(found)
 
 
+SETTINGS = "max_payload: 4MB\n"
+"""A client's text frame may have 1 MiB, and is wrapped on its way."""
+
+
 def command(program: Path, folder: Path, port: int = FREE) -> list[str]:
-    """The command line of a server that keeps its store and its ports file in `folder`."""
+    """The command line of a server that keeps its settings, its store and its ports file in `folder`."""
+    settings = folder / "nats.conf"
+    settings.write_text(SETTINGS)
     return [
-        str(program), "--addr", HOST, "--port", str(port), "--jetstream", "--store_dir", str(folder),
-        "--ports_file_dir", str(folder),
+        str(program), "--config", str(settings), "--addr", HOST, "--port", str(port), "--jetstream",
+        "--store_dir", str(folder), "--ports_file_dir", str(folder),
     ]  # fmt: skip
 
 

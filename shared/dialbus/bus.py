@@ -6,8 +6,8 @@ its producer waits for the stream's acknowledgement. Live audio is core NATS and
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -32,6 +32,7 @@ from nats.js.errors import (
     BucketNotFoundError,
     KeyNotFoundError,
     KeyWrongLastSequenceError,
+    NoKeysError,
     NotFoundError,
 )
 from nats.js.kv import KeyValue
@@ -100,9 +101,12 @@ class Subscription:
         self._bus = bus
 
     async def leave(self) -> None:
-        """Stop listening; what has arrived is still handled. Harmless when the connection is gone."""
+        """Stop listening; what has arrived is still handled. Without a connection it just isn't renewed on the next."""
         with suppress(nats.errors.Error, ValueError):
-            await self._inner.drain()  # type: ignore[no-untyped-call]
+            if self._bus.connected:
+                await self._inner.drain()  # type: ignore[no-untyped-call]
+            else:
+                await self._inner.unsubscribe()
 
     async def drop(self) -> None:
         """Stop listening at once and forget what has arrived."""
@@ -124,6 +128,12 @@ class Bus:
     @asynccontextmanager
     async def connect(cls, settings: NatsConfig, *, service: str, instance: str) -> AsyncIterator["Bus"]:
         """Connect, retrying for as long as it takes; make the streams if absent; drain on leaving."""
+        leaving = False
+
+        async def on_disconnected() -> None:
+            if not leaving:
+                log.warning("bus.disconnected")
+
         client = await nats.connect(
             settings.url,
             name=f"{service}/{instance}",
@@ -131,7 +141,7 @@ class Bus:
             reconnect_time_wait=0.2,
             allow_reconnect=True,
             error_cb=_on_error,
-            disconnected_cb=_on_disconnected,
+            disconnected_cb=on_disconnected,
             reconnected_cb=_on_reconnected,
         )
         bus = cls(client, settings, service, instance)
@@ -139,6 +149,7 @@ class Bus:
             await bus._ensure_streams()
             yield bus
         finally:
+            leaving = True
             await bus._close()
 
     async def _close(self) -> None:
@@ -412,45 +423,49 @@ class Bus:
 
 
 class Bucket:
-    """A key-value bucket whose values change by compare-and-set."""
+    """A key-value bucket whose values change by compare-and-set. Every method raises BusError when NATS can't."""
 
     def __init__(self, store: KeyValue) -> None:
         self._store = store
 
     async def get(self, key: str) -> tuple[bytes, int] | None:
         """The value and its revision, or None."""
-        try:
-            entry = await self._store.get(token(key))
-        except KeyNotFoundError:
-            return None
+        with _translated():
+            try:
+                entry = await self._store.get(token(key))
+            except KeyNotFoundError:
+                return None
         return entry.value or b"", int(entry.revision or 0)
 
     async def create(self, key: str, value: bytes) -> int:
         """Write a key that does not exist; its revision. Raises Conflict when it does."""
-        try:
-            return int(await self._store.create(token(key), value))
-        except (KeyWrongLastSequenceError, BadRequestError):
-            raise Conflict(key) from None
+        with _translated():
+            try:
+                return int(await self._store.create(token(key), value))
+            except (KeyWrongLastSequenceError, BadRequestError):
+                raise Conflict(key) from None
 
     async def update(self, key: str, value: bytes, revision: int) -> int:
         """Replace the value that has this revision; the new revision. Raises Conflict when it has moved on."""
-        try:
-            return int(await self._store.update(token(key), value, last=revision))
-        except (KeyWrongLastSequenceError, BadRequestError):
-            raise Conflict(key) from None
+        with _translated():
+            try:
+                return int(await self._store.update(token(key), value, last=revision))
+            except (KeyWrongLastSequenceError, BadRequestError):
+                raise Conflict(key) from None
 
     async def delete(self, key: str) -> None:
         """Forget the key, now and in history. Forgetting twice is fine."""
-        with suppress(KeyNotFoundError):
+        with _translated(), suppress(KeyNotFoundError):
             await self._store.purge(token(key))
 
     async def values(self) -> list[bytes]:
         """Every value, in no order."""
-        try:
-            keys = await self._store.keys()
-        except (NotFoundError, nats.errors.Error):
-            return []
-        entries = [await self._entry(key) for key in keys]
+        with _translated():
+            try:
+                keys = await self._store.keys()
+            except (NotFoundError, NoKeysError):
+                return []
+            entries = [await self._entry(key) for key in keys]
         return [entry for entry in entries if entry is not None]
 
     async def _entry(self, key: str) -> bytes | None:
@@ -458,6 +473,15 @@ class Bucket:
             return (await self._store.get(key)).value or b""
         except KeyNotFoundError:
             return None
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """NATS's own errors as BusError."""
+    try:
+        yield
+    except (nats.errors.Error, APIError, TimeoutError) as error:
+        raise BusError(str(error) or type(error).__name__) from error
 
 
 def _told_to_stop() -> bool:
@@ -471,10 +495,6 @@ def _told_to_stop() -> bool:
 
 async def _on_error(error: Exception) -> None:
     log.warning("bus.error", error=str(error) or type(error).__name__)
-
-
-async def _on_disconnected() -> None:
-    log.warning("bus.disconnected")
 
 
 async def _on_reconnected(*_: Any) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from tests.wer import wer
 
 from asr.engine import Hypothesis, Transcriber, WhisperTranscriber
 from asr.errors import AudioNotAccepted, LanguageNotSupported, ModelUnusable
 from asr.models import resolve_model
 from asr.stabiliser import Stabiliser
+from tests.wer import wer
 
 Int16 = npt.NDArray[np.int16]
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest_asyncio
-from tests.harness import ServiceProcess, messages_of, next_message, run_service
 
 from dialbus.bus import Bus
 from dialbus.contracts.audio import AudioFrame
 from dialbus.contracts.base import Taken
 from dialbus.contracts.speech import CloseTranscription, OpenTranscription, Transcript, TranscriptionOpened
+from tests.harness import ServiceProcess, messages_of, next_message, run_service
 
 Int16 = npt.NDArray[np.int16]
 

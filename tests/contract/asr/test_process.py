@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.contract.asr.conftest import SAID, MediaWorker, audio_of
-from tests.harness import eventually, messages_of, next_message, run_service, spawn
-from tests.wer import wer
 
 from dialbus.bus import Bus, NoResponder, Refused
 from dialbus.contracts.session import Heartbeat
 from dialbus.contracts.speech import TranscriptionOpened
+from tests.contract.asr.conftest import SAID, MediaWorker, audio_of
+from tests.harness import eventually, messages_of, next_message, run_service, spawn
+from tests.wer import wer
 
 
 async def test_missing_model_ends_the_process_with_2_and_a_line_naming_the_setting(

@@ -7,13 +7,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from tests.contract.asr.conftest import FRAME, RATE_HZ, SAID, MediaWorker, audio_of
-from tests.harness import ServiceProcess, eventually
-from tests.wer import wer
 
 from asr.models import resolve_model
 from dialbus.bus import Bus, NoResponder, Refused
 from dialbus.contracts.audio import AudioFrame
+from tests.contract.asr.conftest import FRAME, RATE_HZ, SAID, MediaWorker, audio_of
+from tests.harness import ServiceProcess, eventually
+from tests.wer import wer
 
 pytestmark = pytest.mark.usefixtures("asr")
 

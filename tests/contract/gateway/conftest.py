@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from tests.harness import ServiceProcess, requests_to, run_service
 from websockets.asyncio.client import ClientConnection, connect
 
 from dialbus.bus import Bus
@@ -24,6 +23,7 @@ from dialbus.contracts.session import (
     Session,
 )
 from dialbus.sessions import Sessions
+from tests.harness import ServiceProcess, requests_to, run_service
 
 NOW = "2026-03-04T09:15:20.101733+00:00"
 

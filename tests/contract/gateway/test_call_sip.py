@@ -11,8 +11,6 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
-from tests.contract.gateway.conftest import Owner, events_until_closed, next_event, sip_ua, socket
-from tests.harness import ServiceProcess, eventually, next_message
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
@@ -22,6 +20,8 @@ from dialbus.contracts.base import Contract
 from dialbus.contracts.events import CustomEvent
 from dialbus.contracts.session import CallState, ClientCommandSent
 from dialbus.sessions import Sessions
+from tests.contract.gateway.conftest import Owner, events_until_closed, next_event, sip_ua, socket
+from tests.harness import ServiceProcess, eventually, next_message
 
 ACCEPT = {"command": "accept", "option": {}}
 INVITE = {"command": "invite", "option": {"callee": "sip:7455@192.0.2.9", "sip": {"password": "s3cr3t"}}}

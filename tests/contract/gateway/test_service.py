@@ -6,11 +6,11 @@ import socket as sockets
 from pathlib import Path
 
 import httpx
-from tests.contract.gateway.conftest import Owner, events_until_closed, next_event, socket
-from tests.harness import ServiceProcess, eventually, messages_of, next_message, spawn
 
 from dialbus.bus import Bus
 from dialbus.contracts.session import Heartbeat
+from tests.contract.gateway.conftest import Owner, events_until_closed, next_event, socket
+from tests.harness import ServiceProcess, eventually, messages_of, next_message, spawn
 
 
 async def test_health_metrics_and_404_are_served_where_announced(gateway: ServiceProcess, bus: Bus) -> None:

@@ -5,11 +5,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from tests.harness import ServiceProcess, eventually, next_message, run_service, spawn
 
 from dialbus.bus import Bus, NoResponder, Refused
 from dialbus.contracts.audio import AudioFrame
 from dialbus.contracts.speech import CancelSpeech, Speak, SpeechTaken
+from tests.harness import ServiceProcess, eventually, next_message, run_service, spawn
 
 START_S = 60.0
 HOUR = "The line is busy, please be patient and wait. " * 500

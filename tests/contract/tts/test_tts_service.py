@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import pytest_asyncio
-from tests.harness import ServiceProcess, eventually, messages_of, next_message, run_service
 
 from dialbus.bus import Bus, Refused
 from dialbus.contracts.audio import AudioFrame
 from dialbus.contracts.session import Heartbeat
 from dialbus.contracts.speech import CancelSpeech, Speak, SpeechTaken
+from tests.harness import ServiceProcess, eventually, messages_of, next_message, run_service
 
 # The worker runs at nice 19 and may share the machine with everything else.
 SPEAK_S = 30.0

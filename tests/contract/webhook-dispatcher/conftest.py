@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+
 from tests.harness import ServiceProcess, run_service
 
 Start = Callable[..., AbstractAsyncContextManager[ServiceProcess]]

@@ -7,11 +7,11 @@ import time
 from typing import Any
 
 import pytest
-from tests.harness import messages_of, next_message, requests_to
 
 from dialbus.bus import Bus
 from dialbus.contracts.base import Taken
 from dialbus.contracts.session import DeliverWebhook, Heartbeat, WebhookOutcome
+from tests.harness import messages_of, next_message, requests_to
 from webhook_dispatcher.signature import verified
 
 

@@ -1,0 +1,233 @@
+"""What the caller hears, and which events tell of it (protocol 2.5 to 2.8, O17 to O22)."""
+
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dialbus.bus import Bus, Refused
+from dialbus.contracts.base import Taken
+from dialbus.contracts.media import Playback
+from tests.contract.media.conftest import SERVER, Dial, FakeTts
+from tests.harness import eventually, next_message
+from tests.peers.rtp import loud, tone
+
+
+def _tone(text: str, rate_hz: int):
+    """Texts are `<frequency> <seconds>`."""
+    frequency, seconds = text.split()
+    return tone(float(frequency), float(seconds), rate_hz)
+
+
+@pytest.mark.parametrize("codec", ["pcmu", "pcma", "g722"])
+async def test_synthesised_audio_is_heard_exactly(bus: Bus, dial: Dial, codec: str):
+    tts = await FakeTts(bus, _tone).start()
+    call = await dial(codec)
+
+    await call.do("tts", text="700 0.8", speaker="joe", option={"speed": 1.5})
+    await call.until("trackEnd")
+
+    assert [event["event"] for event in call.events] == ["trackStart", "metrics", "trackEnd"]
+    assert tts.asked[0].rate_hz == call.phone.rate_hz
+    assert (tts.asked[0].speaker, tts.asked[0].speed) == ("joe", 1.5)
+    await call.phone.packets(60)
+    seconds, frequency = loud(call.phone.audio(), call.phone.rate_hz)
+    assert seconds == pytest.approx(0.8, abs=0.005)
+    assert frequency == pytest.approx(700, abs=1)
+    end = call.events[-1]
+    assert end["trackId"] == SERVER
+    assert end["ssrc"] == call.allocated.ssrc == call.phone.heard[0].ssrc
+    assert end["duration"] == pytest.approx(800, abs=150)
+    assert call.events[1]["key"] == "completed.tts.piper"
+    assert call.events[1]["data"]["length"] == 2 * 0.8 * call.phone.rate_hz
+
+
+async def test_a_second_command_of_the_same_playback_is_heard_behind_the_first(bus: Bus, dial: Dial):
+    await FakeTts(bus, _tone).start()
+    call = await dial()
+
+    await call.do("tts", text="500 0.3", playId="p")
+    await call.do("tts", text="900 0.3", playId="p", endOfStream=True)
+    await call.until("trackEnd")
+
+    assert [event["event"] for event in call.events] == ["trackStart", "metrics", "metrics", "trackEnd"]
+    assert [event["data"]["cmdSeq"] for event in call.named("metrics")] == [0, 1]
+    audio = call.phone.audio()
+    seconds, _ = loud(audio, 8000)
+    assert seconds == pytest.approx(0.6, abs=0.005)
+    middle = len(audio) - 8000 * 3 // 10
+    assert loud(audio[:middle], 8000)[1] == pytest.approx(500, abs=30)
+    assert loud(audio[middle:], 8000)[1] == pytest.approx(900, abs=30)
+
+
+async def test_interrupt_cuts_the_audio_at_once(bus: Bus, dial: Dial):
+    await FakeTts(bus, _tone).start()
+    call = await dial()
+    await call.do("tts", text="600 5", playId="p")
+    await eventually(lambda: loud(call.phone.audio(), 8000)[0] > 0.3, what="audio at the phone")
+
+    await call.do("interrupt")
+    end = await call.until("trackEnd")
+
+    cut = call.named("interruption")[0]
+    assert [event["event"] for event in call.events if event["event"] != "metrics"] == [
+        "trackStart", "interruption", "trackEnd",
+    ]  # fmt: skip
+    assert cut["playId"] == end["playId"] == "p"
+    assert cut["subtitle"] == "600 5"
+    assert cut["totalDuration"] == 5000
+    assert 300 <= cut["current"] <= 1500
+    heard = len(call.phone.heard)
+    await call.phone.packets(heard + 20)
+    assert loud(call.phone.audio(), 8000)[0] == pytest.approx(cut["current"] / 1000, abs=0.03)
+
+
+async def test_a_cancelled_synthesis_is_told_to_the_worker(bus: Bus, dial: Dial):
+    tts = await FakeTts(bus, _tone, silent=True).start()
+    call = await dial()
+    await call.do("tts", text="600 5")
+    await eventually(lambda: tts.asked, what="the request")
+
+    await call.do("interrupt")
+
+    await eventually(lambda: tts.cancelled, what="the cancel")
+    assert tts.cancelled[0].utterance_id == tts.asked[0].utterance_id
+
+
+async def test_auto_hangup_is_told_to_the_owner_after_the_track_end_is_stored(bus: Bus, dial: Dial):
+    await FakeTts(bus, _tone).start()
+    call = await dial()
+
+    await call.do("tts", text="600 0.1", autoHangup=True)
+
+    assert (await next_message(call.ended)).call_id == call.call_id
+    await call.until("trackEnd", timeout_s=0.5)
+
+
+async def test_wait_input_timeout_is_a_silence_of_the_server_side_track(bus: Bus, dial: Dial):
+    await FakeTts(bus, _tone).start()
+    call = await dial()
+
+    await call.do("tts", text="600 0.1", waitInputTimeout=150)
+    silence = await call.until("silence")
+
+    assert call.events[-2]["event"] == "trackEnd"
+    assert silence["trackId"] == SERVER
+    assert silence["duration"] == 150
+    assert silence["startTime"] == pytest.approx(call.named("trackEnd")[0]["timestamp"], abs=40)
+    assert silence["timestamp"] >= silence["startTime"] + 140
+
+
+async def test_mute_of_the_server_side_track_is_heard_as_silence_until_unmute(bus: Bus, dial: Dial):
+    await FakeTts(bus, _tone).start()
+    call = await dial()
+
+    await call.do("mute", trackId=SERVER)
+    await call.do("tts", text="600 0.2")
+    await call.until("trackEnd")
+    muted = len(call.phone.heard)
+    await call.do("unmute")
+    await call.do("tts", text="800 0.2")
+    await call.until("trackEnd", 2)
+
+    assert loud(call.phone.audio()[: muted * 160], 8000) == (0.0, 0.0)
+    assert loud(call.phone.audio(), 8000)[1] == pytest.approx(800, abs=3)
+
+
+async def test_pause_freezes_the_playback(bus: Bus, dial: Dial):
+    await FakeTts(bus, _tone).start()
+    call = await dial()
+    await call.do("tts", text="600 0.6")
+    await eventually(lambda: loud(call.phone.audio(), 8000)[0] > 0.1, what="audio at the phone")
+
+    await call.do("pause")
+    paused_at = len(call.phone.heard)
+    await call.phone.packets(paused_at + 40)
+    await call.do("resume")
+    end = await call.until("trackEnd")
+
+    assert end["duration"] > 600 + 700
+    quiet = call.phone.audio()[(paused_at + 5) * 160 : (paused_at + 35) * 160]
+    assert loud(quiet, 8000)[0] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("option", "code"), [({"provider": "nobody"}, 404), ({}, 503)], ids=["unknown provider", "no worker"]
+)
+async def test_speech_that_cannot_be_had_is_an_error_and_the_call_goes_on(dial: Dial, option: dict, code: int):
+    call = await dial()
+
+    await call.do("tts", text="hello", option=option)
+    await call.until("trackEnd")
+
+    assert [event["event"] for event in call.events] == ["trackStart", "error", "trackEnd"]
+    error = call.events[1]
+    assert (error["sender"], error["code"], error["trackId"]) == ("tts", code, SERVER)
+
+
+async def test_synthesis_that_breaks_off_is_an_error_and_what_came_is_played(bus: Bus, dial: Dial):
+    await FakeTts(bus, _tone, failure="the voice is hoarse").start()
+    call = await dial()
+
+    await call.do("tts", text="600 0.4")
+    await call.until("trackEnd")
+
+    error = call.named("error")[0]
+    assert (error["sender"], error["code"], error["error"]) == ("tts", 500, "the voice is hoarse")
+    assert loud(call.phone.audio(), 8000)[0] == pytest.approx(0.4, abs=0.005)
+
+
+async def test_a_local_file_is_played(dial: Dial, media_env: dict[str, str]):
+    path = Path(media_env["DIALBUS_MEDIA_PATH"]) / "bell.wav"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with wave.open(str(path), "wb") as file:
+        file.setparams((2, 2, 44100, 0, "NONE", ""))
+        file.writeframes(np.repeat(tone(1000, 0.5, 44100), 2).tobytes())
+    call = await dial("g722")
+
+    await call.do("play", url="bell.wav")
+    await call.until("trackEnd")
+
+    assert [event["event"] for event in call.events] == ["trackStart", "trackEnd"]
+    assert call.events[0]["playId"] == "bell.wav"
+    seconds, frequency = loud(call.phone.audio(), 16000)
+    assert seconds == pytest.approx(0.5, abs=0.01)
+    assert frequency == pytest.approx(1000, abs=2)
+
+
+@pytest.mark.parametrize(
+    "url", ["missing.wav", "../secret.wav", "/etc/passwd", "http://127.0.0.1:9/a.wav", "file:///a"]
+)
+async def test_a_file_that_cannot_be_played_is_an_error_between_start_and_end(dial: Dial, url: str):
+    call = await dial()
+
+    await call.do("play", url=url)
+    await call.until("trackEnd")
+
+    assert [event["event"] for event in call.events] == ["trackStart", "error", "trackEnd"]
+    assert call.events[1]["sender"] == f"filetrack: {url}"
+
+
+async def test_closing_cuts_what_plays_and_stores_everything_before_the_reply(bus: Bus, dial: Dial):
+    await FakeTts(bus, _tone).start()
+    call = await dial()
+    await call.do("tts", text="600 5")
+    await eventually(lambda: loud(call.phone.audio(), 8000)[0] > 0.1, what="audio at the phone")
+
+    await call.close()
+    before = await bus.last_sequence()
+
+    end = await call.until("trackEnd")
+    assert end["event"] == "trackEnd"
+    assert [event["event"] for event in call.events][-2:] == ["interruption", "trackEnd"]
+    assert await bus.last_sequence() == before
+
+
+async def test_bad_commands_are_refused(dial: Dial):
+    call = await dial()
+
+    for fields in ({"command": "dance"}, {"command": "tts"}, {"command": "hangup"}):
+        with pytest.raises(Refused) as refused:
+            await call.bus.request(Playback(call_id=call.call_id, command=fields), Taken)
+        assert refused.value.code == 400

@@ -1,0 +1,61 @@
+"""A media worker among others: room in the queue group, SIGTERM. Each test has a worker of its own."""
+
+import signal
+
+import pytest
+
+from dialbus.bus import Bus, NoResponder, Refused
+from dialbus.contracts.base import Taken
+from dialbus.contracts.media import AllocateLeg, CloseLeg, LegAllocated, LegLost
+from tests.contract.media.conftest import SERVER
+from tests.harness import eventually, next_message, requests_to, run_service
+
+
+async def test_a_full_worker_leaves_the_group_and_comes_back_with_room(
+    bus: Bus, service_env: dict[str, str], call_id: str
+):
+    first, second = (
+        AllocateLeg(call_id=f"{call_id}-{name}", main_track="m", server_track=SERVER) for name in ("a", "b")
+    )
+    async with run_service("media", {**service_env, "DIALBUS_MEDIA_MAX_CALLS": "1"}):
+        await bus.request(first, LegAllocated)
+        await eventually(lambda: _is_refused(bus, second), what="nobody has room")
+        await _close(bus, first.call_id)
+
+        async def taken() -> bool:
+            return not await _is_refused(bus, second)
+
+        await eventually(taken, what="room again")
+
+
+async def test_sigterm_tells_the_owner_and_waits_for_the_legs_to_be_closed(
+    bus: Bus, service_env: dict[str, str], call_id: str
+):
+    owned, orphan = (
+        AllocateLeg(call_id=f"{call_id}-{name}", main_track="m", server_track=SERVER) for name in ("a", "b")
+    )
+    async with run_service("media", service_env) as service:
+        lost = await requests_to(bus, LegLost, call_id=owned.call_id)
+        await bus.request(owned, LegAllocated)
+        await bus.request(orphan, LegAllocated)
+
+        service.process.send_signal(signal.SIGTERM)
+        assert (await next_message(lost)).reason == "the media worker stops"
+        with pytest.raises(NoResponder):
+            await bus.request(orphan, LegAllocated)
+        assert service.process.poll() is None
+        await _close(bus, owned.call_id)
+
+        assert await service.exited(1.5) == 0
+
+
+async def _is_refused(bus: Bus, request: AllocateLeg) -> bool:
+    try:
+        await bus.request(request, LegAllocated)
+    except (NoResponder, Refused):
+        return True
+    return False
+
+
+async def _close(bus: Bus, call_id: str) -> None:
+    await bus.request(CloseLeg(call_id=call_id), Taken)
