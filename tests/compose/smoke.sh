@@ -67,4 +67,31 @@ timeout 90 .venv/bin/dialbus phone "sip:4000@127.0.0.1:$DIALBUS_UA_UDP_PORT" --s
 sed 's/^/  receptionist: /' "$work/receptionist.log"
 grep -q '^caller: ' "$work/receptionist.log" || failed "nothing the caller said arrived"
 grep -q '^call ended: ' "$work/receptionist.log" || failed "the call did not end"
+echo "compose smoke: twelve calls at once"
+callers=()
+for file in tests/data/numbers/*.wav tests/data/numbers/11.wav tests/data/numbers/12.wav; do
+  timeout 60 .venv/bin/dialbus phone "sip:4001@127.0.0.1:$DIALBUS_UA_UDP_PORT" --say "$file" --wait-before-say 1 \
+    --seconds 10 >>"$work/callers.log" 2>&1 &
+  callers+=($!)
+done
+for caller in "${callers[@]}"; do wait "$caller" || { tail -20 "$work/callers.log" >&2; failed "one of twelve calls"; }; done
+
+# Which worker did how much: a counter of each container's /metrics.
+worked() { # service, counter
+  for id in $(docker compose ps --quiet "$1"); do
+    docker exec "$id" python -c '
+import json, os, pathlib, sys, urllib.request
+newest = max(pathlib.Path(os.environ["DIALBUS_RUN_DIR"]).glob("*.json"), key=lambda path: path.stat().st_mtime)
+url = json.loads(newest.read_text())["health"].replace("//0.0.0.0:", "//127.0.0.1:").replace("/health", "/metrics")
+lines = urllib.request.urlopen(url, timeout=5).read().decode().splitlines()
+print(int(sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(sys.argv[1]))))' "$2"
+  done
+}
+for pair in media:dialbus_media_packets_in_total asr:dialbus_asr_decodes_total; do
+  service=${pair%%:*}
+  counts=$(worked "$service" "${pair#*:}" | tr '\n' ' ')
+  echo "  $service workers: ${pair#*:} = $counts"
+  busy=$(echo "$counts" | tr ' ' '\n' | awk '$1 > 0' | wc -l)
+  [ "$busy" -ge 2 ] || failed "the calls did not spread over the $service workers"
+done
 echo "compose smoke: passed"

@@ -6,7 +6,9 @@ import pytest
 
 from dialbus.bus import Bus, NoResponder, Refused
 from dialbus.contracts.base import Taken
-from dialbus.contracts.media import AllocateLeg, CloseLeg, LegAllocated, LegLost
+from dialbus.contracts.media import AllocateLeg, CloseLeg, LegAllocated, LegLost, NoteInput
+from dialbus.contracts.session import CallType, Heartbeat, Session
+from dialbus.sessions import Sessions
 from tests.contract.media.conftest import SERVER
 from tests.harness import eventually, next_message, requests_to, run_service
 
@@ -26,6 +28,23 @@ async def test_a_full_worker_leaves_the_group_and_comes_back_with_room(
             return not await _is_refused(bus, second)
 
         await eventually(taken, what="room again")
+
+
+async def test_a_leg_whose_owner_died_is_closed(bus: Bus, service_env: dict[str, str], call_id: str):
+    orphan, other = (AllocateLeg(call_id=f"{call_id}-{name}", main_track="m", server_track=SERVER) for name in "ab")
+    sessions = await Sessions.open(bus)
+    for request, owner in ((orphan, "dead-ua"), (other, "living-ua")):
+        await sessions.create(
+            Session(call_id=request.call_id, call_type=CallType.SIP, owner=owner, created_at="2026-03-04T09:15:20Z")
+        )
+    async with run_service("media", service_env):
+        await bus.request(orphan, LegAllocated)
+        await bus.request(other, LegAllocated)
+
+        await bus.publish(Heartbeat(service="sip-ua", instance="dead-ua", version="0", started_at="now"))
+        await eventually(lambda: _is_closed(bus, orphan.call_id), what="the orphan is closed")
+
+        assert not await _is_closed(bus, other.call_id)
 
 
 async def test_sigterm_tells_the_owner_and_waits_for_the_legs_to_be_closed(
@@ -54,6 +73,16 @@ async def _is_refused(bus: Bus, request: AllocateLeg) -> bool:
         await bus.request(request, LegAllocated)
     except (NoResponder, Refused):
         return True
+    return False
+
+
+async def _is_closed(bus: Bus, call_id: str) -> bool:
+    try:
+        await bus.request(NoteInput(call_id=call_id), Taken)
+    except NoResponder:
+        return True
+    except Refused:
+        return False
     return False
 
 
