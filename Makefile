@@ -1,6 +1,6 @@
 # The words of this project, the same at a desk and in CI. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help venv run phone test lint types imports check lock test-compose test-interop clean
+.PHONY: help venv run phone test lint types imports check contracts lock test-compose test-interop clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -47,6 +47,10 @@ imports: $(READY)  ## The import rules
 	$(BIN)/lint-imports
 
 check: lint types imports  ## lint, types, imports
+
+contracts: $(READY)  ## Write docs/schemas, docs/asyncapi.*.json, docs/subjects.md and docs/machines anew
+	$(BIN)/python scripts/contracts.py
+	$(BIN)/python scripts/machines.py
 
 lock: $(READY)  ## Write all lock files anew (ARGS=--upgrade takes newer versions)
 	scripts/lock.sh $(BIN)/uv $(ARGS)
