@@ -1,0 +1,1 @@
+"""The media service: RTP, playout, VAD, DTMF, recording."""

@@ -1,0 +1,1 @@
+"""Audio as int16 mono PCM: codecs, resampling, mixing, concealment, denoising, recording."""

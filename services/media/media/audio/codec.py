@@ -1,0 +1,103 @@
+"""The codecs of a phone leg behind one protocol. Source: RFC 3551 §4.5 and table 4."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from media.audio import g711
+from media.audio.g722 import G722Decoder, G722Encoder
+
+Pcm = NDArray[np.int16]
+Octets = NDArray[np.uint8]
+
+
+class UnknownCodecError(ValueError):
+    """A codec name that is not built in."""
+
+
+@dataclass(frozen=True, slots=True)
+class CodecFormat:
+    """What SDP and the RTP clock need to know of a codec. Every one here sends one octet per clock unit."""
+
+    name: str
+    encoding: str
+    """Encoding name in an rtpmap."""
+    payload_type: int
+    """The static one; an answer keeps the offerer's."""
+    clock_rate_hz: int
+    """Of RTP timestamps. 8000 for G.722 too, by an error in RFC 1890 that RFC 3551 §4.5.2 keeps."""
+    sample_rate_hz: int
+
+    @property
+    def rtpmap(self) -> str:
+        """As in `a=rtpmap:0 PCMU/8000`, without the payload type."""
+        return f"{self.encoding}/{self.clock_rate_hz}"
+
+
+class Codec(Protocol):
+    """Encoder and decoder of one leg; state is kept, so a leg has its own and keeps it."""
+
+    @property
+    def format(self) -> CodecFormat:
+        """Names and rates."""
+
+    def encode(self, pcm: Pcm) -> bytes:
+        """The payload of int16[n] at the codec's sample rate; n even for G.722."""
+
+    def decode(self, payload: bytes) -> Pcm:
+        """int16[n] at the codec's sample rate; read-only in part, so copy before changing it."""
+
+
+PCMU = CodecFormat("pcmu", "PCMU", 0, 8000, 8000)
+PCMA = CodecFormat("pcma", "PCMA", 8, 8000, 8000)
+G722 = CodecFormat("g722", "G722", 9, 8000, 16000)
+FORMATS: dict[str, CodecFormat] = {codec.name: codec for codec in (G722, PCMU, PCMA)}
+"""By lower-case name, in the order they are offered."""
+
+
+class G711Codec:
+    """PCMU or PCMA; without state, so that many legs can also go through `encode_rows` and `decode_rows` at once."""
+
+    def __init__(self, codec_format: CodecFormat) -> None:
+        self.format = codec_format
+        mu = codec_format.name == PCMU.name
+        self.encode_rows: Callable[[Pcm], Octets] = g711.encode_mu if mu else g711.encode_a
+        """uint8[N, n] payloads of int16[N, n]."""
+        self.decode_rows: Callable[[Octets], Pcm] = g711.decode_mu if mu else g711.decode_a
+        """int16[N, n] of uint8[N, n] payloads."""
+
+    def encode(self, pcm: Pcm) -> bytes:
+        return self.encode_rows(pcm).tobytes()
+
+    def decode(self, payload: bytes) -> Pcm:
+        return self.decode_rows(np.frombuffer(payload, np.uint8))
+
+
+class G722Codec:
+    """G.722 with an encoder and a decoder of its own."""
+
+    def __init__(self) -> None:
+        self.format = G722
+        self._encoder = G722Encoder()
+        self._decoder = G722Decoder()
+
+    def encode(self, pcm: Pcm) -> bytes:
+        return self._encoder.encode(pcm)
+
+    def decode(self, payload: bytes) -> Pcm:
+        return self._decoder.decode(payload)
+
+
+def make_codec(name: str) -> Codec:
+    """A fresh codec by its name, in any case. Raises UnknownCodecError."""
+    match name.lower():
+        case "pcmu":
+            return G711Codec(PCMU)
+        case "pcma":
+            return G711Codec(PCMA)
+        case "g722":
+            return G722Codec()
+    raise UnknownCodecError(f"unknown codec {name!r}; known are {', '.join(FORMATS)}")

@@ -1,0 +1,105 @@
+"""The caller's audio on its way in: silenced, denoised, judged and cut into utterances.
+
+Order of protocol 8a: denoise, then VAD, then recognition. The recording gets what recognition gets.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from media.audio.denoise import Denoiser, NoiseSuppressor
+from media.audio.vad import SpeechDetector
+from media.turn.endpointing import Endpointing, EndpointingOptions, SilenceTimeout, SpeechStarted, SpeechStopped
+from media.turn.utterance import UtteranceAudio, UtteranceCutter, UtteranceEffect, UtteranceEnded, UtteranceStarted
+
+Pcm = npt.NDArray[np.int16]
+
+CallerEffect = SpeechStarted | SpeechStopped | SilenceTimeout | UtteranceStarted | UtteranceAudio | UtteranceEnded
+
+
+@dataclass(slots=True)
+class _Anchor:
+    """Ties the track's clock to the wall: the sample `heard` was spoken at `wall`."""
+
+    heard: int = 0
+    wall: float = 0.0
+
+
+class CallerTrack:
+    """One caller. Times in effects are seconds on the track's clock; `wall` gives them as Unix time."""
+
+    def __init__(self, rate_hz: int, detector: SpeechDetector) -> None:
+        self.rate_hz = rate_hz
+        self._detector = detector
+        self._denoiser: Denoiser | None = None
+        self._endpointing: Endpointing | None = None
+        self._speech_options: EndpointingOptions | None = None
+        self._cutter: UtteranceCutter | None = None
+        self._cutter_base = 0
+        self._anchor = _Anchor()
+        self.row: int | None = None
+        """Of the detector, while somebody wants to know of speech."""
+        self.silenced = False
+        """Muted or on hold: everything behind hears silence."""
+
+    def denoise(self, wanted: bool) -> None:
+        """Suppress noise from now on, or stop it."""
+        if wanted and self._denoiser is None:
+            self._denoiser = NoiseSuppressor(self.rate_hz)
+        elif not wanted:
+            self._denoiser = None
+
+    def report_speech(self, options: EndpointingOptions) -> None:
+        """Tell speech and silence from now on; the same options again change nothing."""
+        if options != self._speech_options:
+            self._speech_options = options
+            self._endpointing = Endpointing(options)
+            self._open_row()
+
+    def cut_utterances(self) -> None:
+        """Cut utterances from now on."""
+        if self._cutter is None:
+            self._open_row()
+            self._cutter_base = self._anchor.heard
+            self._cutter = UtteranceCutter(self.rate_hz, started_at=self._anchor.heard / self.rate_hz)
+
+    def hear(self, pcm: Pcm, spoken_until: float) -> tuple[Pcm, list[UtteranceEffect]]:
+        """Take the next 20 ms, int16[n], whose last sample was spoken at the Unix time `spoken_until`.
+
+        Gives the audio that may be recorded and heard by others.
+        """
+        if self.silenced:
+            pcm = np.zeros_like(pcm)
+        if self._denoiser is not None:
+            pcm = self._denoiser.process(pcm)
+        if self.row is None:
+            return pcm, []
+        self._anchor.heard += len(pcm)
+        self._anchor.wall = spoken_until
+        self._detector.feed(self.row, pcm)
+        return pcm, self._cutter.hear(pcm) if self._cutter is not None else []
+
+    def judge(self, probability: float, end_sample: int) -> list[CallerEffect]:
+        """Take the detector's verdict on the window that ended at `end_sample`."""
+        effects: list[CallerEffect] = []
+        if self._endpointing is not None:
+            effects += self._endpointing.receive(probability, end_sample / self.rate_hz)
+        if self._cutter is not None and end_sample > self._cutter_base:
+            effects += self._cutter.judge(probability, end_sample - self._cutter_base)
+        return effects
+
+    def finish(self) -> list[UtteranceEffect]:
+        """End of the track: an utterance under way ends."""
+        if self.row is not None:
+            self._detector.close(self.row)
+            self.row = None
+        return self._cutter.finish() if self._cutter is not None else []
+
+    def wall(self, at: float) -> float:
+        """Unix time of a moment on the track's clock."""
+        return self._anchor.wall - (self._anchor.heard / self.rate_hz - at)
+
+    def _open_row(self) -> None:
+        if self.row is None:
+            self.row = self._detector.open(self.rate_hz)

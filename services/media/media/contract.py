@@ -1,0 +1,23 @@
+"""What media says and hears on the bus, besides live audio and the events of its calls."""
+
+from dialbus.contracts import media, session, speech
+
+PUBLISHES = (
+    session.Heartbeat,
+    media.PlaybackEnded,
+    media.LegLost,
+    speech.OpenTranscription,
+    speech.CloseTranscription,
+    speech.Speak,
+    speech.CancelSpeech,
+)
+CONSUMES = (
+    session.Heartbeat,
+    media.AllocateLeg,
+    media.ConnectLeg,
+    media.ConfigureLeg,
+    media.Playback,
+    media.NoteInput,
+    media.CloseLeg,
+    speech.Transcript,
+)

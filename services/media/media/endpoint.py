@@ -1,0 +1,308 @@
+"""One leg's RTP endpoint: its sockets, whose packets are believed, order restored, packets sent (RFC 3550)."""
+
+import errno
+import random
+import socket
+from collections import Counter
+from collections.abc import Callable
+from ipaddress import ip_address
+
+from dialbus.contracts.media import RemoteMedia
+from media.audio.codec import Codec, make_codec
+from media.rtp import packet as rtp
+from media.rtp import rtcp
+from media.rtp.dtmf import DtmfReceiver
+from media.rtp.jitter import IDLE, JitterBuffer, JitterStatistics, NoAudio
+from media.rtp.source import Address, MediaSource, Verdict
+
+FRAME_UNITS = 160
+"""20 ms of the RTP clock, which runs at 8 kHz for every codec here."""
+
+_LARGEST_DATAGRAM = 2048
+_MOST_PER_DRAIN = 64  # a flood on one port never starves the other legs of a tick
+_COMFORT_NOISE = 13  # RFC 3389: announces silence, which is what we play anyway
+_BIND_ATTEMPTS = 200
+
+
+class NoPort(Exception):
+    """No free pair of ports in the configured range."""
+
+
+class Sockets:
+    """The RTP socket on an even port and the RTCP socket on the next one, non-blocking."""
+
+    def __init__(self, rtp_socket: socket.socket, rtcp_socket: socket.socket) -> None:
+        self.rtp = rtp_socket
+        self.rtcp = rtcp_socket
+        self.port: int = rtp_socket.getsockname()[1]
+
+    def close(self) -> None:
+        """Give the ports back."""
+        self.rtp.close()
+        self.rtcp.close()
+
+
+def open_sockets(
+    host: str, first_port: int, last_port: int, choose: Callable[[int], int] = random.randrange
+) -> Sockets:
+    """A pair on a random even port of the range; 0 as the first lets the system choose.
+
+    `choose(n)` gives a number below n. Raises NoPort.
+    """
+    first = first_port + first_port % 2
+    pairs = max(0, (last_port - first + 1) // 2)
+    ports = [first + 2 * choose(pairs) for _ in range(_BIND_ATTEMPTS)] if pairs and first else []
+    if first and pairs <= _BIND_ATTEMPTS:
+        ports += range(first, last_port, 2)
+    for port in ports or ([0] * _BIND_ATTEMPTS if first_port == 0 else []):
+        sockets = _bind_pair(host, port)
+        if sockets is not None:
+            return sockets
+    raise NoPort(f"no free RTP port on {host} in {first_port}-{last_port}")
+
+
+def local_address(bind_ip: str | None, external_ip: str | None, remote_host: str | None) -> str:
+    """The address to tell the remote party; `remote_host` is a literal IP address or unknown."""
+    if external_ip:
+        return external_ip
+    if bind_ip and not ip_address(bind_ip).is_unspecified:
+        return bind_ip
+    if remote_host:
+        family = socket.AF_INET6 if ":" in remote_host else socket.AF_INET
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect((remote_host, 9))  # sends nothing: asks the routing table
+                return str(probe.getsockname()[0])
+        except OSError:
+            pass
+    return "127.0.0.1"
+
+
+class RtpEndpoint:
+    """One leg on the network. Called from the tick only; nothing here waits."""
+
+    def __init__(self, sockets: Sockets, *, latching: bool, ssrc: int, sequence: int, timestamp: int) -> None:
+        self._sockets = sockets
+        self._source = MediaSource(latching=latching)
+        self._jitter = JitterBuffer()
+        self._dtmf = DtmfReceiver()
+        self._stream = rtp.RtpStream(ssrc=ssrc, sequence=sequence, timestamp=timestamp, payload_type=0)
+        self._remote: RemoteMedia | None = None
+        self._codec: Codec | None = None
+        self._last_sr: tuple[int, float] | None = None  # middle 32 bits of its NTP time, when it came
+        self._reported = (0, 0)  # expected, received at the last report
+        self._sent_at_report = 0
+        self.accepted = 0
+        """RTP packets believed so far."""
+        self.dropped: Counter[str] = Counter()
+        """Datagrams ignored, by reason; those that MediaSource refused are counted there."""
+        self.heard_at: float | None = None
+        """When the last packet was accepted."""
+
+    @property
+    def port(self) -> int:
+        """Local RTP port."""
+        return self._sockets.port
+
+    @property
+    def ssrc(self) -> int:
+        """Of what we send."""
+        return self._stream.ssrc
+
+    @property
+    def packets_sent(self) -> int:
+        """RTP packets sent so far."""
+        return self._stream.packet_count
+
+    @property
+    def codec(self) -> Codec | None:
+        """Of the leg now; None before `connect`."""
+        return self._codec
+
+    @property
+    def remote(self) -> RemoteMedia | None:
+        """What was negotiated last."""
+        return self._remote
+
+    @property
+    def sends(self) -> bool:
+        """Whether our direction lets us send, and we know where to."""
+        return (
+            self._remote is not None
+            and self._remote.direction in ("sendrecv", "sendonly")
+            and self._source.destination is not None
+        )
+
+    def statistics(self) -> JitterStatistics:
+        """How the remote party's stream arrives."""
+        return self._jitter.statistics()
+
+    def ignored(self) -> Counter[str]:
+        """Every datagram ignored so far, by reason."""
+        return self.dropped + Counter({verdict.value: count for verdict, count in self._source.rejected.items()})
+
+    def connect(self, remote: RemoteMedia, now: float) -> bool:
+        """An offer or answer took effect; True when the codec is another one. `remote.address` is an IP literal."""
+        before, self._remote = self._remote, remote
+        other_codec = before is None or before.codec != remote.codec
+        if other_codec:
+            self._codec = make_codec(remote.codec)
+            self._jitter = JitterBuffer()
+            self._reported = (0, 0)
+        types = {remote.payload_type, _COMFORT_NOISE}
+        if remote.telephone_event_pt is not None:
+            types.add(remote.telephone_event_pt)
+        usable = remote.port and not ip_address(remote.address).is_unspecified
+        self._source.signal((remote.address, remote.port) if usable else None, types, now)
+        self._stream.payload_type = remote.payload_type
+        return other_codec
+
+    # -- receiving --------------------------------------------------------------------------------
+
+    def drain(self, now: float) -> list[str]:
+        """Take what has arrived; the keys pressed."""
+        digits: list[str] = []
+        for _ in range(_MOST_PER_DRAIN):
+            datagram = _receive(self._sockets.rtp)
+            if datagram is None:
+                break
+            digit = self._on_datagram(*datagram, now)
+            if digit is not None:
+                digits.append(digit)
+        while (datagram := _receive(self._sockets.rtcp)) is not None:
+            self._on_rtcp(*datagram, now)
+        return digits
+
+    def next_payload(self, now: float) -> bytes | NoAudio:
+        """The octets of the next 20 ms, or why there are none."""
+        return self._jitter.get(now) if self._remote is not None else IDLE
+
+    def _on_datagram(self, data: bytes, source: Address, now: float) -> str | None:
+        if rtp.is_rtcp(data):
+            self._on_rtcp(data, source, now)
+            return None
+        packet = rtp.parse(data)
+        if packet is None:
+            self.dropped["malformed"] += 1
+            return None
+        if self._remote is None:
+            self.dropped["not_connected"] += 1
+            return None
+        if self._source.judge(packet, source, now) is not Verdict.ACCEPTED:
+            return None
+        self.accepted += 1
+        self.heard_at = now
+        if packet.payload_type == self._remote.payload_type:
+            self._jitter.put(packet, now)
+            return None
+        self._jitter.put_event(packet, now)
+        if packet.payload_type == self._remote.telephone_event_pt:
+            return self._dtmf.receive(packet.ssrc, packet.timestamp, packet.payload)
+        return None
+
+    def _on_rtcp(self, data: bytes, source: Address, now: float) -> None:
+        reports = rtcp.parse(data) if self._source.accepts_control(source) else None
+        if reports is None:
+            self.dropped["rtcp"] += 1
+            return
+        for report in reports:
+            if isinstance(report, rtcp.SenderReport):
+                self._last_sr = (rtcp.middle_32(report.ntp_time), now)
+
+    # -- sending ----------------------------------------------------------------------------------
+
+    def send(self, payload: bytes) -> None:
+        """Send 20 ms of audio."""
+        self._send_to(self._sockets.rtp, self._stream.send(payload, FRAME_UNITS), self._source.destination)
+
+    def pass_over(self, ticks: int = 1) -> None:
+        """Let time pass without sending."""
+        self._stream.skip(ticks * FRAME_UNITS)
+
+    def report(self, wall: float, now: float) -> None:
+        """Send a sender report, or a receiver report when nothing was sent since the last one."""
+        destination = self._source.destination
+        if self._remote is None or destination is None:
+            return
+        blocks = self._report_blocks(now)
+        sent = self._stream.packet_count
+        first: rtcp.SenderReport | rtcp.ReceiverReport
+        if sent != self._sent_at_report:
+            first = rtcp.SenderReport(
+                self.ssrc, rtcp.ntp_from_unix(wall), self._stream.timestamp, sent, self._stream.octet_count, blocks
+            )
+        else:
+            first = rtcp.ReceiverReport(self.ssrc, blocks)
+        self._sent_at_report = sent
+        self._send_rtcp([first, rtcp.SourceDescription(self.ssrc, f"{self.ssrc:08x}@dialbus")], destination)
+
+    def close(self) -> None:
+        """Say goodbye and give the ports back."""
+        destination = self._source.destination
+        if self._remote is not None and destination is not None:
+            self._send_rtcp([rtcp.ReceiverReport(self.ssrc), rtcp.Goodbye((self.ssrc,))], destination)
+        self._sockets.close()
+
+    def _report_blocks(self, now: float) -> tuple[rtcp.ReportBlock, ...]:
+        ssrc = self._jitter.ssrc
+        if ssrc is None:
+            return ()
+        seen = self._jitter.statistics()
+        expected, received = seen.expected - self._reported[0], seen.received - self._reported[1]
+        self._reported = (seen.expected, seen.received)
+        lost = max(0, expected - received)
+        last_sr, delay = 0, 0.0
+        if self._last_sr is not None:
+            last_sr, delay = self._last_sr[0], now - self._last_sr[1]
+        fraction = min(255, lost * 256 // expected) if expected > 0 else 0
+        block = rtcp.ReportBlock(
+            ssrc, fraction, seen.lost, seen.highest_sequence, seen.jitter_units, last_sr, int(delay * 65536)
+        )
+        return (block,)
+
+    def _send_rtcp(self, reports: list[rtcp.Report], destination: Address) -> None:
+        assert self._remote is not None
+        data = rtcp.build(reports)
+        if self._remote.rtcp_port is None:
+            self._send_to(self._sockets.rtp, data, destination)
+        else:
+            self._send_to(self._sockets.rtcp, data, (destination[0], self._remote.rtcp_port))
+
+    def _send_to(self, sock: socket.socket, data: bytes, destination: Address | None) -> None:
+        if destination is None:
+            return
+        try:
+            sock.sendto(data, destination)
+        except OSError as error:  # a full buffer or a missing route: one packet is lost, as on any network
+            self.dropped["send_" + errno.errorcode.get(error.errno or 0, "error").lower()] += 1
+
+
+def _receive(sock: socket.socket) -> tuple[bytes, Address] | None:
+    """One datagram and its source, or None when there is none."""
+    try:
+        data, source = sock.recvfrom(_LARGEST_DATAGRAM)
+    except BlockingIOError:
+        return None
+    except OSError:  # an ICMP error of something sent before; the next datagram comes with the next tick
+        return None
+    return data, (source[0], source[1])
+
+
+def _bind_pair(host: str, port: int) -> Sockets | None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    opened: list[socket.socket] = []
+    try:
+        for offset in (0, 1):
+            sock = socket.socket(family, socket.SOCK_DGRAM)
+            opened.append(sock)
+            sock.setblocking(False)
+            sock.bind((host, port + offset if port or not offset else opened[0].getsockname()[1] + 1))
+    except (OSError, OverflowError):
+        for sock in opened:
+            sock.close()
+        return None
+    if opened[0].getsockname()[1] % 2:
+        for sock in opened:
+            sock.close()
+        return None
+    return Sockets(*opened)

@@ -1,0 +1,176 @@
+"""One leg's speech synthesis: texts to tts workers, audio back."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from dialbus import telemetry
+from dialbus.bus import Bus, NoReply, NoResponder, Refused, Subscription
+from dialbus.contracts.audio import AudioFrame
+from dialbus.contracts.options import SynthesisOption
+from dialbus.contracts.speech import CancelSpeech, Speak, SpeechTaken
+from media.turn.playback import RequestSpeech
+
+Pcm = npt.NDArray[np.int16]
+
+log = telemetry.get_logger()
+
+PROVIDER = "piper"
+WATCHDOG_S = 10.0
+"""A worker that sends no audio for so long has failed."""
+_TRACK = "server"
+_ASK_TIMEOUT_S = 3.0
+
+
+class Listener(Protocol):
+    """Gets the answers to requests, in order for each utterance."""
+
+    def speech_audio(self, utterance_id: str, pcm: Pcm) -> None:
+        """The next audio, at the leg's rate."""
+
+    def speech_done(self, utterance_id: str, *, cached: bool, ttfb_ms: int | None) -> None:
+        """There is no more."""
+
+    def speech_failed(self, utterance_id: str, code: int, reason: str, *, fatal: bool) -> None:
+        """There is no more, and something is missing. `fatal`: no use in asking again."""
+
+
+@dataclass(slots=True)
+class _Awaited:
+    task: asyncio.Task[None]
+    asked_at: float
+    first_audio_at: float | None = None
+
+
+class Speech:
+    """Asks tts workers for one leg."""
+
+    def __init__(self, bus: Bus, call_id: str, listener: Listener, watchdog_s: float = WATCHDOG_S) -> None:
+        self._log = log.bind(call_id=call_id)
+        self._bus = bus
+        self._call_id = call_id
+        self._listener = listener
+        self._watchdog_s = watchdog_s
+        self._loop = asyncio.get_running_loop()
+        self._awaited: dict[str, _Awaited] = {}
+        self._watchdog: asyncio.TimerHandle | None = None
+        self._subscription: Subscription | None = None
+        self._cancels: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Listen for audio."""
+        self._subscription = await self._bus.subscribe_audio(self._call_id, _TRACK, self._on_frame)
+
+    def request(self, effect: RequestSpeech, rate_hz: int) -> None:
+        """Ask for one utterance; the listener gets the answers."""
+        task = self._loop.create_task(self._ask(effect, rate_hz), name=f"speak {effect.utterance_id}")
+        self._awaited[effect.utterance_id] = _Awaited(task, self._loop.time())
+        if len(self._awaited) == 1:
+            self._watch()
+
+    def cancel(self, utterance_id: str) -> None:
+        """Nobody will hear it: stop its synthesis."""
+        awaited = self._forget(utterance_id)
+        if awaited is None:
+            return
+        awaited.task.cancel()
+        message = CancelSpeech(call_id=self._call_id, utterance_id=utterance_id)
+        task = self._loop.create_task(self._bus.publish(message))
+        self._cancels.add(task)
+        task.add_done_callback(self._cancels.discard)
+
+    async def close(self) -> None:
+        """Cancel everything and stop listening."""
+        for utterance_id in list(self._awaited):
+            self.cancel(utterance_id)
+        await asyncio.gather(*self._cancels, return_exceptions=True)
+        if self._subscription is not None:
+            await self._subscription.drop()
+
+    async def _ask(self, effect: RequestSpeech, rate_hz: int) -> None:
+        options = _options(effect.options)
+        if options.provider not in (None, PROVIDER):
+            self._fail(effect.utterance_id, 404, f"tts provider not available: {options.provider}", fatal=True)
+            return
+        request = Speak(
+            call_id=self._call_id,
+            utterance_id=effect.utterance_id,
+            track=_TRACK,
+            text=effect.text,
+            speaker=options.speaker or options.model,
+            language=options.language,
+            speed=options.speed or 1.0,
+            volume=5.0 if options.volume is None else options.volume,
+            rate_hz=rate_hz,
+            cache_key=options.cache_key if effect.cacheable else None,
+        )
+        try:
+            await self._bus.request(request, SpeechTaken, timeout_s=_ASK_TIMEOUT_S)
+        except Refused as refused:
+            self._fail(effect.utterance_id, refused.code, refused.reason, fatal=True)
+        except NoResponder:
+            self._fail(effect.utterance_id, 503, "no tts worker has room", fatal=True)
+        except NoReply as error:
+            awaited = self._awaited.get(effect.utterance_id)
+            if awaited is not None and awaited.first_audio_at is None:
+                self._fail(effect.utterance_id, 504, f"the tts worker did not answer: {error}", fatal=True)
+
+    async def _on_frame(self, frame: AudioFrame) -> None:
+        awaited = self._awaited.get(frame.utterance)
+        if awaited is None:
+            return
+        if awaited.first_audio_at is None and frame.pcm:
+            awaited.first_audio_at = self._loop.time()
+        self._watch()
+        if frame.pcm:
+            self._listener.speech_audio(frame.utterance, np.frombuffer(frame.pcm, "<i2").astype(np.int16, copy=False))
+        if frame.failure is not None:
+            self._fail(frame.utterance, 500, frame.failure, fatal=False)
+        elif frame.last:
+            self._forget(frame.utterance)
+            self._listener.speech_done(
+                frame.utterance, cached=_is_true(frame.facts.get("cached")), ttfb_ms=_ttfb(frame, awaited)
+            )
+
+    def _watch(self) -> None:
+        """Expect a frame within the limit, of whatever utterance: a worker speaks a call's texts one after another."""
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            self._watchdog = None
+        if self._awaited:
+            self._watchdog = self._loop.call_later(self._watchdog_s, self._starved)
+
+    def _starved(self) -> None:
+        oldest = next(iter(self._awaited))
+        self._fail(oldest, 500, f"no audio from tts for {self._watchdog_s:.0f} s", fatal=False)
+
+    def _fail(self, utterance_id: str, code: int, reason: str, *, fatal: bool) -> None:
+        if self._forget(utterance_id) is not None:
+            self._log.warning("speech.failed", code=code, reason=reason)
+            self._listener.speech_failed(utterance_id, code, reason, fatal=fatal)
+
+    def _forget(self, utterance_id: str) -> _Awaited | None:
+        awaited = self._awaited.pop(utterance_id, None)
+        if awaited is not None:
+            self._watch()
+        return awaited
+
+
+def _options(fields: Mapping[str, object]) -> SynthesisOption:
+    return SynthesisOption.model_validate(dict(fields))
+
+
+def _is_true(text: str | None) -> bool:
+    return text is not None and text.lower() in ("1", "true", "yes")
+
+
+def _ttfb(frame: AudioFrame, awaited: _Awaited) -> int | None:
+    """Milliseconds from our request to the first audio, as we saw it; the worker's word when there was none."""
+    if awaited.first_audio_at is not None:
+        return max(0, round((awaited.first_audio_at - awaited.asked_at) * 1000))
+    told = frame.facts.get("ttfb", "")
+    return int(told) if told.isdigit() else None

@@ -1,0 +1,1 @@
+"""Turn-taking: when a caller speaks, what is played to them, and who yields. Sans-IO cores only."""

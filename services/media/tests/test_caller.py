@@ -1,0 +1,115 @@
+"""The caller's audio on its way in."""
+
+import numpy as np
+import pytest
+
+from media.audio.vad import SpeechWindow
+from media.caller import CallerTrack
+from media.turn.endpointing import EndpointingOptions, SpeechStarted
+from media.turn.utterance import UtteranceEnded, UtteranceStarted
+
+RATE_HZ = 8000
+FRAME = np.full(160, 1000, np.int16)
+
+
+class Detector:
+    """Keeps what it is fed."""
+
+    def __init__(self) -> None:
+        self.fed: list[np.ndarray] = []
+        self.opened: list[int] = []
+        self.closed: list[int] = []
+
+    def open(self, rate_hz: int) -> int:
+        self.opened.append(rate_hz)
+        return 5
+
+    def close(self, row: int) -> None:
+        self.closed.append(row)
+
+    def feed(self, row: int, frame: np.ndarray) -> None:
+        assert row == 5
+        self.fed.append(frame)
+
+    def process(self) -> list[SpeechWindow]:
+        return []
+
+
+@pytest.fixture
+def detector() -> Detector:
+    return Detector()
+
+
+def test_nobody_is_judged_until_somebody_wants_to_know(detector: Detector):
+    track = CallerTrack(RATE_HZ, detector)
+
+    pcm, effects = track.hear(FRAME, 100.0)
+
+    assert pcm is FRAME
+    assert (effects, detector.opened, detector.fed) == ([], [], [])
+
+
+def test_times_are_those_of_the_wall_even_when_ticks_were_skipped(detector: Detector):
+    track = CallerTrack(RATE_HZ, detector)
+    track.report_speech(EndpointingOptions(speech_padding_s=0.0))
+    for tick in range(5):
+        track.hear(FRAME, 100.0 + tick * 0.02)
+    assert track.wall(0.1) == pytest.approx(100.08)
+    assert track.wall(0.05) == pytest.approx(100.03)
+    track.hear(FRAME, 103.0)
+
+    assert track.wall(0.12) == pytest.approx(103.0)
+    assert track.judge(0.9, 960) == [SpeechStarted(pytest.approx(0.088))]
+
+
+def test_a_silenced_caller_is_zeros_for_everyone(detector: Detector):
+    track = CallerTrack(RATE_HZ, detector)
+    track.cut_utterances()
+    track.silenced = True
+
+    pcm, _ = track.hear(FRAME, 100.0)
+
+    assert not pcm.any()
+    assert not detector.fed[0].any()
+
+
+def test_utterances_cut_from_later_on_have_times_of_the_same_clock(detector: Detector):
+    track = CallerTrack(RATE_HZ, detector)
+    track.report_speech(EndpointingOptions())
+    for tick in range(50):
+        track.hear(FRAME, 100.0 + tick * 0.02)
+    track.cut_utterances()
+    track.cut_utterances()
+    effects = []
+    for tick in range(50, 100):
+        effects += track.hear(FRAME, 100.0 + tick * 0.02)[1]
+        if tick % 8 == 7:
+            effects += track.judge(0.9, (tick + 1) * 160 - 128)
+    started = [effect for effect in effects if isinstance(effect, UtteranceStarted)]
+    ended = [effect for effect in track.finish() if isinstance(effect, UtteranceEnded)]
+
+    assert len(started) == len(ended) == 1
+    assert 1.0 <= started[0].started_at < ended[0].ended_at <= 2.0
+    assert detector.closed == [5]
+
+
+def test_the_same_options_again_do_not_forget_that_speech_goes_on(detector: Detector):
+    track = CallerTrack(RATE_HZ, detector)
+    options = EndpointingOptions(speech_padding_s=0.0)
+    track.report_speech(options)
+    track.hear(np.tile(FRAME, 4), 100.0)
+    assert track.judge(0.9, 256)
+
+    track.report_speech(EndpointingOptions(speech_padding_s=0.0))
+
+    assert track.judge(0.9, 512) == []
+    assert detector.opened == [RATE_HZ]
+
+
+def test_denoising_keeps_the_length_of_frames(detector: Detector):
+    track = CallerTrack(RATE_HZ, detector)
+    track.denoise(True)
+
+    assert [len(track.hear(FRAME, 100.0)[0]) for _ in range(10)] == [160] * 10
+    track.denoise(False)
+    assert track.hear(FRAME, 100.0)[0] is FRAME

@@ -1,0 +1,182 @@
+"""A leg's RTP endpoint on real sockets: ports, whom it believes, where it sends."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from dialbus.contracts.media import RemoteMedia
+from media.endpoint import NoPort, RtpEndpoint, Sockets, local_address, open_sockets
+from media.rtp import dtmf, packet, rtcp
+from media.rtp.jitter import IDLE
+
+FRAME = bytes(range(160))
+
+
+@pytest.fixture
+def sockets() -> Iterator[Sockets]:
+    opened = open_sockets("127.0.0.1", 0, 0)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def phone() -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as phone:
+        phone.bind(("127.0.0.1", 0))
+        phone.settimeout(2)
+        yield phone
+
+
+def _endpoint(sockets: Sockets) -> RtpEndpoint:
+    return RtpEndpoint(sockets, latching=True, ssrc=0xABCD, sequence=7, timestamp=1000)
+
+
+def _remote(phone: socket.socket, **changes: object) -> RemoteMedia:
+    host, port = phone.getsockname()
+    plain = RemoteMedia(address=host, port=port, codec="pcmu", payload_type=0, telephone_event_pt=101)
+    return plain.model_copy(update=changes)
+
+
+def _rtp(sequence: int, *, payload_type: int = 0, payload: bytes = FRAME, timestamp: int | None = None) -> bytes:
+    at = sequence * 160 if timestamp is None else timestamp
+    return packet.pack(packet.RtpPacket(payload_type, False, sequence, at, 77, payload))
+
+
+def _drain(endpoint: RtpEndpoint, now: float, until: int) -> list[str]:
+    """Drain until so many packets were accepted or ignored: loopback delivers at once, in order."""
+    digits: list[str] = []
+    for _ in range(1000):
+        digits += endpoint.drain(now)
+        if endpoint.accepted + sum(endpoint.ignored().values()) >= until:
+            break
+    return digits
+
+
+def test_ports_are_an_even_one_and_the_next():
+    with_range = open_sockets("127.0.0.1", 21001, 29999)
+    assert with_range.port % 2 == 0
+    assert 21002 <= with_range.port <= 29998
+    assert with_range.rtcp.getsockname()[1] == with_range.port + 1
+    with_range.close()
+
+
+def test_taken_ports_are_passed_over_and_an_empty_range_is_said():
+    first = open_sockets("127.0.0.1", 0, 0)
+    port = first.port
+    with pytest.raises(NoPort):
+        open_sockets("127.0.0.1", port, port + 1)
+    with pytest.raises(NoPort):
+        open_sockets("127.0.0.1", port + 1, port + 1)
+    first.close()
+    again = open_sockets("127.0.0.1", port, port + 1)
+    assert again.port == port
+    again.close()
+
+
+@pytest.mark.parametrize(
+    ("bind_ip", "external_ip", "remote_host", "expected"),
+    [
+        ("127.0.0.5", "192.0.2.1", "127.0.0.1", "192.0.2.1"),
+        ("127.0.0.5", None, "127.0.0.1", "127.0.0.5"),
+        ("0.0.0.0", None, "127.0.0.1", "127.0.0.1"),
+        (None, None, None, "127.0.0.1"),
+    ],
+)
+def test_the_address_told_to_the_remote_party(bind_ip, external_ip, remote_host, expected):
+    assert local_address(bind_ip, external_ip, remote_host) == expected
+
+
+def test_audio_goes_both_ways(sockets: Sockets, phone: socket.socket):
+    endpoint = _endpoint(sockets)
+    assert not endpoint.sends
+    assert endpoint.connect(_remote(phone), 0.0)
+    assert endpoint.sends
+
+    for sequence in range(4):
+        phone.sendto(_rtp(sequence), ("127.0.0.1", endpoint.port))
+        _drain(endpoint, sequence * 0.02, sequence + 1)
+    assert FRAME in [endpoint.next_payload(0.06 + tick * 0.02) for tick in range(3)]
+    endpoint.send(FRAME)
+    sent = packet.parse(phone.recv(2000))
+
+    assert sent == packet.RtpPacket(0, True, 7, 1000, 0xABCD, FRAME)
+    assert endpoint.heard_at == pytest.approx(0.06)
+
+
+def test_nothing_is_heard_before_connect_and_garbage_is_counted(sockets: Sockets, phone: socket.socket):
+    endpoint = _endpoint(sockets)
+    address = ("127.0.0.1", endpoint.port)
+    phone.sendto(_rtp(0), address)
+    _drain(endpoint, 0.0, 1)
+    assert endpoint.next_payload(1.0) is IDLE
+
+    endpoint.connect(_remote(phone), 0.0)
+    for data in (b"\x80\x00short", b"x" * 200, _rtp(1, payload_type=55), b"\x80\xc8\x00\x09"):
+        phone.sendto(data, address)
+    _drain(endpoint, 0.0, 5)
+
+    assert endpoint.accepted == 0
+    assert dict(endpoint.ignored()) == {"not_connected": 1, "malformed": 2, "payload_type": 1, "rtcp": 1}
+
+
+def test_a_key_is_told_once(sockets: Sockets, phone: socket.socket):
+    endpoint = _endpoint(sockets)
+    endpoint.connect(_remote(phone, telephone_event_pt=96), 0.0)
+    phone.sendto(_rtp(0), ("127.0.0.1", endpoint.port))
+    for index, part in enumerate(dtmf.key_press("#", 160)):
+        data = _rtp(index + 1, payload_type=96, payload=part.payload, timestamp=part.timestamp)
+        phone.sendto(data, ("127.0.0.1", endpoint.port))
+
+    assert _drain(endpoint, 0.0, 8) == ["#"]
+
+
+@pytest.mark.parametrize("direction", ["recvonly", "inactive"])
+def test_direction_and_an_unusable_address_stop_sending(sockets: Sockets, phone: socket.socket, direction: str):
+    endpoint = _endpoint(sockets)
+    endpoint.connect(_remote(phone, direction=direction), 0.0)
+    assert not endpoint.sends
+    endpoint.connect(_remote(phone, address="0.0.0.0"), 0.0)
+    assert not endpoint.sends
+    assert not endpoint.connect(_remote(phone), 0.0), "the codec is the same"
+    assert endpoint.sends
+
+
+@pytest.mark.parametrize("mux", [True, False])
+def test_reports_go_where_rtcp_was_negotiated(sockets: Sockets, phone: socket.socket, mux: bool):
+    endpoint = _endpoint(sockets)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        control.bind(("127.0.0.1", 0))
+        control.settimeout(2)
+        endpoint.connect(_remote(phone, rtcp_port=None if mux else control.getsockname()[1]), 0.0)
+        endpoint.send(FRAME)
+        phone.recv(2000)
+        sr = rtcp.build([rtcp.SenderReport(77, rtcp.ntp_from_unix(5.0), 0, 0, 0), rtcp.SourceDescription(77, "p")])
+        phone.sendto(_rtp(0), ("127.0.0.1", endpoint.port))
+        phone.sendto(_rtp(2), ("127.0.0.1", endpoint.port))
+        _drain(endpoint, 1.0, 2)
+        phone.sendto(sr, ("127.0.0.1", endpoint.port + (0 if mux else 1)))
+        while endpoint._last_sr is None:
+            endpoint.drain(1.0)
+        endpoint.report(wall=1000.0, now=3.0)
+        reports = rtcp.parse((phone if mux else control).recv(2000))
+
+    assert reports is not None
+    sender = reports[0]
+    assert isinstance(sender, rtcp.SenderReport)
+    assert (sender.ssrc, sender.packet_count, sender.octet_count) == (0xABCD, 1, 160)
+    (block,) = sender.blocks
+    assert (block.ssrc, block.cumulative_lost, block.fraction_lost) == (77, 1, 85)
+    assert block.delay_since_last == 2 * 65536
+    assert block.last_sender_report == rtcp.middle_32(rtcp.ntp_from_unix(5.0))
+
+
+def test_closing_says_goodbye(sockets: Sockets, phone: socket.socket):
+    endpoint = _endpoint(sockets)
+    endpoint.connect(_remote(phone), 0.0)
+
+    endpoint.close()
+
+    reports = rtcp.parse(phone.recv(2000))
+    assert reports is not None
+    assert rtcp.Goodbye((0xABCD,)) in reports
