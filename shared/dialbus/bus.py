@@ -203,8 +203,9 @@ class Bus:
     # -- messages ---------------------------------------------------------------------------------
 
     async def publish(self, message: Contract) -> None:
-        """Send to whoever listens now; nobody answers."""
-        await self._client.publish(message.subject, message.to_bytes(), headers=telemetry.trace_headers())
+        """Send to whoever listens now; nobody answers. Raises BusError when it can't leave."""
+        with _translated():
+            await self._client.publish(message.subject, message.to_bytes(), headers=telemetry.trace_headers())
 
     async def request(self, message: Request, reply: type[C], *, timeout_s: float = 2.0) -> C:
         """Ask and wait for *taken*. Raises NoResponder, NoReply or Refused."""
@@ -278,8 +279,9 @@ class Bus:
     # -- audio ------------------------------------------------------------------------------------
 
     async def publish_audio(self, frame: AudioFrame) -> None:
-        """Send live audio; nobody listening means it is lost, on purpose."""
-        await self._client.publish(frame.subject, frame.pcm, headers=frame.headers())
+        """Send live audio; nobody listening means it is lost, on purpose. Raises BusError when it can't leave."""
+        with _translated():
+            await self._client.publish(frame.subject, frame.pcm, headers=frame.headers())
 
     async def subscribe_audio(
         self, call_id: str, track: str, handler: Callable[[AudioFrame], Awaitable[None]]
