@@ -96,7 +96,8 @@ class Exchange:
     @asynccontextmanager
     async def client(self, call_id: str | None = None, **query: str) -> AsyncIterator[ApiClient]:
         """A client's socket."""
-        async with ApiClient.connect(self.http.replace("http://", "ws://"), call_id=call_id, **query) as client:
+        base = self.http.replace("http://", "ws://")
+        async with ApiClient.connect(base, call_id=call_id, headers=None, **query) as client:
             yield client
 
 

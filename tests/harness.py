@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from dialbus.bus import Bus
 from dialbus.contracts.base import Contract, Request, Taken
@@ -38,7 +38,17 @@ async def next_message(messages: "asyncio.Queue[T]", timeout_s: float = WAIT_S) 
         return await messages.get()
 
 
-async def eventually(probe: Callable[[], T | Awaitable[T]], timeout_s: float = WAIT_S, *, what: str = "the probe") -> T:
+@overload
+async def eventually(
+    probe: Callable[[], Awaitable[T | None]], timeout_s: float = WAIT_S, *, what: str = "the probe"
+) -> T: ...
+
+
+@overload
+async def eventually(probe: Callable[[], T | None], timeout_s: float = WAIT_S, *, what: str = "the probe") -> T: ...
+
+
+async def eventually(probe: Callable[[], Any], timeout_s: float = WAIT_S, *, what: str = "the probe") -> Any:
     """The first true value of `probe` (plain or async), asked every 10 ms; AssertionError when none comes."""
     deadline = asyncio.get_running_loop().time() + timeout_s
     while True:

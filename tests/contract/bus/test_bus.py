@@ -137,7 +137,7 @@ async def test_work_is_done_once_and_again_only_when_it_failed(bus: Bus, nats_ur
                 raise RuntimeError("first try fails")
             await done.put(item.call_id)
 
-    worker = asyncio.create_task(bus.work(DeliverWebhook, handle, durable="test-work"))
+    worker = asyncio.create_task(bus.work(DeliverWebhook, handle, durable="webhook-dispatcher"))
     await bus.enqueue(DeliverWebhook(call_id=call_id, body={}, give_up_at_ms=0))
     async with asyncio.timeout(10):
         assert await done.get() == call_id
