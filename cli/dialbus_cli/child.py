@@ -51,11 +51,17 @@ class Child:
         self.log = log
         self.lines: deque[str] = deque(maxlen=50)
         self.started_at = 0.0
+        self.lives = 0
         self._environ = dict(environ)
         self._say = say
         self._nice = nice
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
+
+    @property
+    def instance(self) -> str:
+        """What this life is called on the bus: a process that died and its successor are two workers."""
+        return self.name if self.lives <= 1 else f"{self.name}r{self.lives}"
 
     @property
     def pid(self) -> int | None:
@@ -65,6 +71,7 @@ class Child:
     async def start(self) -> None:
         """Start it. Where the parent's death can't be signalled it stays in the terminal's process group."""
         self.lines.clear()
+        self.lives += 1
         parent = os.getpid()
         self.started_at = time.monotonic()
         self._process = await asyncio.create_subprocess_exec(
@@ -72,7 +79,7 @@ class Child:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            env=self._environ,
+            env=self._environ | {"DIALBUS_INSTANCE": self.instance},
             start_new_session=_LIBC is not None,
             preexec_fn=lambda: _prepare(parent, self._nice),
         )

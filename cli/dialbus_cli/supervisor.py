@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -192,6 +193,7 @@ class Supervisor:
         self._say = say
         self._children: dict[str, list[Child]] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._folder: Path | None = None
         self._stopping = False
         self._ready = False
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -206,6 +208,7 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._on_signal)
         with _run_folder(self._plan.run_dir) as folder:
+            self._folder = folder
             try:
                 await self._until_over(self._start(folder))
                 if not self._over.done():
@@ -251,7 +254,7 @@ class Supervisor:
                 child = Child(
                     instance,
                     [sys.executable, "-m", module],
-                    environ=environ | {"DIALBUS_INSTANCE": instance},
+                    environ=environ,
                     log=folder / f"{instance}.log",
                     say=self._relay,
                     nice=NICE.get(service, 0),
@@ -295,6 +298,8 @@ class Supervisor:
             code = await child.wait()
             if self._is_stopping():
                 return
+            if self._folder is not None:
+                (self._folder / f"{service}-{child.instance}.json").unlink(missing_ok=True)
             delay_s = backoff.after(time.monotonic() - child.started_at)
             if code == 2 and service != "nats":
                 self._fail(CannotRun(2, *reasons(list(child.lines))))
@@ -315,8 +320,8 @@ class Supervisor:
         name, _, text = line.partition("| ")
         if not text.startswith(REASON):
             instance = name.strip()
-            for said_twice in (f" instance={instance}", f" service={instance.rpartition('-')[0]}"):
-                line = line.replace(said_twice, "")
+            line = re.sub(rf" instance={re.escape(instance)}(r\d+)?(?= |$)", "", line)
+            line = line.replace(f" service={instance.rpartition('-')[0]}", "")
             self._say(line)
 
     async def _all_ready(self, folder: Path) -> None:
@@ -341,7 +346,7 @@ class Supervisor:
     async def _one_ready(self, folder: Path, service: str, child: Child) -> None:
         """Return when the running process has announced itself and its /health is ready."""
         while True:
-            facts = announcement(folder, service, child.name)
+            facts = announcement(folder, service, child.instance)
             if facts is not None and facts.get("pid") == child.pid and await _healthy(str(facts.get("health", ""))):
                 return
             await asyncio.sleep(0.05)

@@ -40,7 +40,7 @@ class Health(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_): pass
 server = http.server.HTTPServer(("127.0.0.1", 0), Health)
 port = server.server_port
-facts = {"pid": os.getpid(), "health": f"http://127.0.0.1:{port}/health", "http": f"http://127.0.0.1:{port}",
+facts = {"pid": os.getpid(), "instance": instance, "health": f"http://127.0.0.1:{port}/health", "http": f"http://127.0.0.1:{port}",
          "sip": "127.0.0.1:5070/udp", "nice": os.nice(0), "nats": os.environ["DIALBUS_NATS_URL"]}
 path = Path(os.environ["DIALBUS_RUN_DIR"]) / f"{service}-{instance}.json"
 path.with_suffix(".tmp").write_text(json.dumps(facts)); path.with_suffix(".tmp").replace(path)
@@ -79,7 +79,8 @@ class Ensemble:
 
     def facts(self, service: str, number: int = 1) -> dict[str, object]:
         """What a stand-in announced."""
-        facts = json.loads((self.run_dir / f"{service}-{service}-{number}.json").read_text())
+        (path,) = self.run_dir.glob(f"{service}-{service}-{number}*.json")
+        facts = json.loads(path.read_text())
         assert isinstance(facts, dict)
         return facts
 
@@ -162,6 +163,7 @@ class TestRealProcesses:
         assert "-9" in one.until("tts-1 ended")
         one.until(r"tts-1 .*service.ready")
         assert one.facts("tts")["pid"] != first
+        assert one.facts("tts")["instance"] == "tts-1r2", "its successor is another worker on the bus"
         pids = one.pids()
         code, took_s = one.end(signal.SIGTERM)
         assert code == 0

@@ -18,6 +18,7 @@ async def serve(loaded: Loaded) -> None:
         config = me.config
         sessions = await Sessions.open(me.bus)
         sockets = CallSockets(me.bus, sessions, instance=me.instance, recorder_path=config.recorder_path)
+        await sockets.listen()
         me.health.facts(lambda: {"sockets": sockets.count})
         me.capacity = lambda: (None, sockets.count)
         app = create_app(me.health, sockets)

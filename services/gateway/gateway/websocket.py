@@ -23,7 +23,9 @@ from dialbus.contracts import session as contracts
 from dialbus.contracts.base import Request, Taken
 from dialbus.contracts.commands import BadCommand, command_from
 from dialbus.contracts.events import ErrorEvent
-from dialbus.contracts.session import CallState, CallType, ClientCommandSent, OpenSession, Session
+from dialbus.contracts.session import CallState, CallType, ClientCommandSent, Heartbeat, OpenSession, Session
+from dialbus.lifecycle import HEARTBEAT_S
+from dialbus.liveness import Liveness
 from dialbus.sessions import Sessions
 from gateway.conversation import (
     GOING_AWAY,
@@ -324,6 +326,7 @@ class CallSockets:
         self._sessions = sessions
         self._instance = instance
         self._recorder_path = recorder_path
+        self._gateways = Liveness(HEARTBEAT_S)
         self._open: dict[ClientSocket, asyncio.Task[Any]] = {}
         self._stopping = False
 
@@ -384,6 +387,23 @@ class CallSockets:
                 return session
         return await self._create(query.new_id or generated(uuid.uuid4))
 
+    async def listen(self) -> None:
+        """Hear who is alive, so that a dead gateway's idle sockets don't hold their ids for ever."""
+        await self._bus.subscribe(Heartbeat, self._on_heartbeat, service="gateway")
+        self._gateways.is_gone(self._instance, self._now())
+
+    async def _on_heartbeat(self, beat: Heartbeat) -> None:
+        self._gateways.heard(beat.instance, self._now())
+
+    def _is_abandoned(self, session: Session) -> bool:
+        """An idle session whose gateway is gone: nobody else would ever end it."""
+        if session.owner is not None or session.gateway is None:
+            return False
+        return self._gateways.is_gone(session.gateway, self._now())
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
     async def _take(self, call_id: str) -> Session | None:
         """The pending call of this id, now ours; None when there is no such session."""
         taken = False
@@ -395,7 +415,10 @@ class CallSockets:
 
         session = await self._sessions.change(call_id, take)
         if session is not None and not taken:
-            raise IdInUse(call_id)
+            if not self._is_abandoned(session):
+                raise IdInUse(call_id)
+            await self._sessions.delete(call_id)
+            return None
         return session
 
     async def _create(self, call_id: str) -> Session:

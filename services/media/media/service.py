@@ -25,6 +25,7 @@ from dialbus.contracts.media import (
 )
 from dialbus.contracts.session import Heartbeat
 from dialbus.lifecycle import HEARTBEAT_S, Service
+from dialbus.liveness import Liveness
 from dialbus.sessions import Sessions
 from media import metrics
 from media.audio.vad import SpeechDetector
@@ -37,8 +38,6 @@ from media.pacer import Pacer, prefer_this_thread
 log = telemetry.get_logger()
 
 QUEUE = "media"
-LOST_AFTER_S = 4 * HEARTBEAT_S
-"""An asr worker or an owner that was silent for so long is gone."""
 ABANDONED_S = 300.0
 """A leg without packets and without requests for so long is given up."""
 STOP_LIMIT_S = 2.0
@@ -70,7 +69,7 @@ class MediaService:
         host = me.config.http_addr.host
         self._loader = Loader(me.config.media_path, allow_loopback=_is_loopback(host))
         self._held: dict[str, _Held] = {}
-        self._heartbeats: dict[str, float] = {}
+        self._neighbours = Liveness(HEARTBEAT_S)
         self._sessions: Sessions | None = None
         self._subscriptions: list[Subscription] = []
         self._offer: Subscription | None = None
@@ -246,19 +245,18 @@ class MediaService:
     # -- neighbours ------------------------------------------------------------------------------
 
     async def _on_heartbeat(self, beat: Heartbeat) -> None:
-        self._heartbeats[beat.instance] = self._loop.time()
+        self._neighbours.heard(beat.instance, self._loop.time())
 
     def _notice_lost_workers(self) -> None:
         now = self._loop.time()
         if not self._bus.connected:
-            self._heartbeats = dict.fromkeys(self._heartbeats, now)  # nobody can be heard now
+            self._neighbours.deaf(now)
             return
-        lost = {name for name, at in self._heartbeats.items() if now - at > LOST_AFTER_S}
+        lost = self._neighbours.lost(now)
         for held in self._held.values() if lost else ():
             if held.leg.asr_worker in lost:
                 held.leg.asr_lost()
         for name in lost:
-            del self._heartbeats[name]
             log.warning("worker.lost", worker=name)
         if lost:
             self._do(self._close_orphans(lost))

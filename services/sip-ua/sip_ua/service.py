@@ -10,6 +10,7 @@ from dialbus.config import Config, HostPort
 from dialbus.contracts.base import Contract, Taken
 from dialbus.contracts.session import Heartbeat, OpenSession
 from dialbus.lifecycle import HEARTBEAT_S, Service
+from dialbus.liveness import Liveness
 from dialbus.sessions import Sessions
 from sip_ua.registrar import Registrar
 from sip_ua.session import SipCall
@@ -20,8 +21,6 @@ from sip_ua.ua import UserAgent, new_token
 
 log = telemetry.get_logger()
 
-LOST_AFTER_S = 4 * HEARTBEAT_S
-"""A worker that was silent for so long is gone."""
 SETTLE_LIMIT_S = 1.0
 """How long those BYEs then have for their answers."""
 STOP_LIMIT_S = 3.0
@@ -53,7 +52,7 @@ class SipService:
         self.stopping = False
         self._calls: dict[str, SipCall] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._seen: dict[str, float] = {}
+        self._neighbours = Liveness(HEARTBEAT_S)
         self._subscriptions: list[Subscription] = []
         self._loop = asyncio.get_running_loop()
 
@@ -76,16 +75,15 @@ class SipService:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             if not self.bus.connected:
-                self._seen = dict.fromkeys(self._seen, self._loop.time())  # nobody can be heard now
+                self._neighbours.deaf(self._loop.time())
                 continue
-            gone = {name for name, at in self._seen.items() if self._loop.time() - at > LOST_AFTER_S}
+            gone = self._neighbours.lost(self._loop.time())
             for call in list(self._calls.values()) if gone else ():
                 if call.gateway in gone:
                     call.detach("the gateway is gone")
                 elif call.media_worker in gone:
                     call.media_lost("the media worker is gone")
             for name in gone:
-                del self._seen[name]
                 log.warning("worker.lost", worker=name)
 
     async def stop(self) -> None:
@@ -111,7 +109,7 @@ class SipService:
 
     async def _on_heartbeat(self, beat: Heartbeat) -> None:
         if beat.service in ("gateway", "media"):
-            self._seen[beat.instance] = self._loop.time()
+            self._neighbours.heard(beat.instance, self._loop.time())
 
     async def _on_open(self, opening: OpenSession) -> Contract:
         if self.stopping:

@@ -6,11 +6,14 @@ import socket as sockets
 from pathlib import Path
 
 import httpx
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from dialbus.bus import Bus
-from dialbus.contracts.session import Heartbeat
+from dialbus.contracts.session import CallType, Heartbeat, Session
+from dialbus.sessions import Sessions
 from tests.contract.gateway.conftest import Owner, events_until_closed, next_event, socket
-from tests.harness import ServiceProcess, eventually, messages_of, next_message, spawn
+from tests.harness import ServiceProcess, eventually, messages_of, next_message, run_service, spawn
 
 
 async def test_health_metrics_and_404_are_served_where_announced(gateway: ServiceProcess, bus: Bus) -> None:
@@ -101,3 +104,25 @@ async def test_dump_false_writes_nothing(
         await events_until_closed(client)
     await gateway.stop()
     assert not await asyncio.to_thread(recorders.exists)
+
+
+async def test_an_idle_id_of_a_gateway_that_is_gone_is_free_again(
+    bus: Bus, call_id: str, service_env: dict[str, str]
+) -> None:
+    sessions = await Sessions.open(bus)
+    left_behind = Session(call_id=call_id, call_type=CallType.SIP, gateway="gateway-killed", created_at="then")
+    await sessions.create(left_behind)
+    async with run_service("gateway", service_env) as service:
+        url = f"{str(service.facts['http']).replace('http', 'ws')}/call/sip?id={call_id}"
+
+        async def taken() -> bool:
+            try:
+                async with connect(url):
+                    found = await sessions.get(call_id)
+                    return found is not None and found.gateway == service.instance
+            except InvalidStatus as refused:
+                assert refused.response.status_code == 409
+                return False
+
+        assert not await taken(), "whoever has just begun to listen can't tell"
+        assert await eventually(taken, 10.0, what="the id")
