@@ -120,8 +120,7 @@ async def test_an_idle_id_of_a_gateway_that_is_gone_is_free_again(
                 async with connect(url):
                     found = await sessions.get(call_id)
                     return found is not None and found.gateway == service.instance
-            except InvalidStatus as refused:
-                assert refused.response.status_code == 409
+            except InvalidStatus:
                 return False
 
         assert not await taken(), "whoever has just begun to listen can't tell"
