@@ -15,7 +15,7 @@ import time
 import wave
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -70,14 +70,32 @@ class Webhook:
 
 @dataclass
 class Exchange:
-    """A running ensemble."""
+    """A running ensemble; its addresses are looked up anew each time, since a service may have been restarted."""
 
-    http: str
-    sip: str
+    run_dir: Path
     recordings: Path
     webhook: Webhook
     process: "subprocess.Popen[bytes]"
-    health: dict[str, str] = field(default_factory=dict)
+
+    def announced(self) -> dict[str, dict[str, str]]:
+        """What the running services announced, by service."""
+        files = [json.loads(path.read_text()) for path in self.run_dir.glob("*-*.json")]
+        return {fact["service"]: fact for fact in files}
+
+    @property
+    def http(self) -> str:
+        """Base URL of the gateway."""
+        return self.announced()["gateway"]["http"]
+
+    @property
+    def sip(self) -> str:
+        """host:port of the sip-ua."""
+        return self.announced()["sip-ua"]["sip"].removesuffix("/udp")
+
+    @property
+    def health(self) -> dict[str, str]:
+        """URL of every service's /health."""
+        return {name: fact["health"] for name, fact in self.announced().items()}
 
     @staticmethod
     def number(prefix: str = "n") -> str:
@@ -121,15 +139,8 @@ def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exchange]:
         command, env={**os.environ, **settings}, stdout=log, stderr=subprocess.STDOUT, cwd=folder
     ) as process:
         try:
-            facts = _announced(process, run_dir, folder / "supervisor.log")
-            yield Exchange(
-                http=facts["gateway"]["http"],
-                sip=facts["sip-ua"]["sip"].removesuffix("/udp"),
-                recordings=recordings,
-                webhook=webhook,
-                process=process,
-                health={name: fact.get("health", f"{facts['gateway']['http']}/health") for name, fact in facts.items()},
-            )
+            _wait_until_ready(process, folder / "supervisor.log")
+            yield Exchange(run_dir, recordings, webhook, process)
         finally:
             process.terminate()
             process.wait(15)
@@ -140,13 +151,12 @@ def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exchange]:
     assert "Traceback" not in text, text[-8000:]
 
 
-def _announced(process: "subprocess.Popen[bytes]", run_dir: Path, log: Path) -> dict[str, dict[str, str]]:
-    """What the services announced, once the supervisor says that all are ready."""
+def _wait_until_ready(process: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Return when the supervisor says that all services are ready."""
     give_up_at = time.monotonic() + START_WITHIN_S
     while time.monotonic() < give_up_at and process.poll() is None:
         if "dialbus is ready" in log.read_text(errors="replace"):
-            files = [json.loads(path.read_text()) for path in run_dir.glob("*-*.json")]
-            return {fact["service"]: fact for fact in files}
+            return
         time.sleep(0.05)
     raise RuntimeError(f"the ensemble did not start (exit code {process.poll()}):\n{log.read_text()[-4000:]}")
 

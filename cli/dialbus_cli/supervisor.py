@@ -361,7 +361,7 @@ class Supervisor:
             f"  SIP        sip:{local(str(sip_ua.get('sip', '')).removesuffix('/udp'))} over UDP",
             *(f"  Webhook    {self._config.ua.handler.method} {target}" for target in targets),
             *([] if targets else ["  Webhook    none: inbound calls are refused until --handler URL names one"]),
-            f"  Logs       {folder}",
+            f"  Logs       {folder}" + ("" if self._plan.run_dir else " (gone at the end; --run-dir keeps them)"),
             "Ctrl-C ends it.",
         ]
         for line in lines:

@@ -73,6 +73,10 @@ VALID: Mapping[type[ClientJson], frozenset[CallState]] = {
 }
 """Protocol section 2. `tts` and `play` are held while dialing, and in pending need early media."""
 
+MOST_HELD = 200
+MOST_HELD_SIZE = 1 << 20
+"""Commands, and characters of JSON, that may wait for an answer (protocol Q-22)."""
+
 _URI = re.compile(r"^(?:sips?:)?(?:([^@]*)@)?(\[[^\]]*\]|[^:;?>]*)", re.IGNORECASE)
 
 
@@ -164,13 +168,18 @@ class CloseMedia:
 
 
 @dataclass(frozen=True, slots=True)
+class EndLostTracks:
+    """Emit the trackEnd of every track but the main one that a lost media worker began and can't end."""
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """Nothing more comes; forget the call."""
 
 
 Effect = (
     Emit | AllocateMedia | ConfigureMedia | ConnectMedia | SendInvite | SendRinging | SendAnswer | SendReject
-    | SendBye | SendCancel | ControlPlayback | NoteInput | CloseMedia | Finish
+    | SendBye | SendCancel | ControlPlayback | NoteInput | CloseMedia | EndLostTracks | Finish
 )  # fmt: skip
 
 
@@ -221,6 +230,7 @@ class CallMachine:
         self._ringing_at: float | None = None
         self._answered_at: float | None = None
         self._held: list[ClientJson] = []
+        self._held_size = 0
 
     # -- what goes in: the client -----------------------------------------------------------------
 
@@ -250,7 +260,7 @@ class CallMachine:
             case Mute() | Unmute():
                 if self._has_media:
                     return [ControlPlayback(command)]
-                self._held.append(command)
+                self._held = [*self._held, command][-MOST_HELD:]
                 return []
             case Hangup():
                 return self._hang_up(command, now)
@@ -397,7 +407,8 @@ class CallMachine:
         if self.state is ENDED or not self._has_media:
             return []
         self._has_media = False
-        return [self._error(reason, now, sender="media"), *self._end_by_us("failed", "system", now)]
+        error = self._error(reason, now, sender="media")
+        return [error, EndLostTracks(), *self._end_by_us("failed", "system", now)]
 
     def playback_refused(self, sender: str, code: int, reason: str, now: float) -> list[Effect]:
         """The leg refused a playback command."""
@@ -477,7 +488,11 @@ class CallMachine:
 
     def _playback(self, command: Tts | Play, now: float) -> list[Effect]:
         if self.state is DIALING:
+            size = len(command.to_json())
+            if len(self._held) >= MOST_HELD or self._held_size + size > MOST_HELD_SIZE:
+                return [self._error(f"{command.command}: too much waits for the answer already", now)]
             self._held.append(command)
+            self._held_size += size
             return []
         if self.state is PENDING and not self._has_media:
             return [self._error(f"{command.command}: the call has no early media yet", now)]
@@ -514,7 +529,7 @@ class CallMachine:
         return [] if configure == ConfigureMedia() else [configure]
 
     def _release_held(self) -> list[Effect]:
-        held, self._held = self._held, []
+        held, self._held, self._held_size = self._held, [], 0
         return [ControlPlayback(command) for command in held]
 
     def _end_by_us(

@@ -346,7 +346,8 @@ def variables(model: type[BaseModel] = Config, path: tuple[str, ...] = ()) -> It
             yield PREFIX + "_".join(keys).upper(), keys
 
 
-_OWN = frozenset({"CONF", "RUN_DIR", "INSTANCE", "SERVICE"})
+_OWN = frozenset({"CONF", "RUN_DIR", "INSTANCE", "BUILD_NETWORK", "CONFIG", "HTTP_PORT", "NATS_PORT"})
+"""Variables of the supervisor and of docker-compose.yml, which are no settings."""
 
 
 def _from_environment(environ: Mapping[str, str], warnings: list[str]) -> Iterator[tuple[tuple[str, ...], Any]]:

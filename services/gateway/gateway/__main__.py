@@ -1,7 +1,5 @@
 """The gateway service: client sockets on one side, the bus on the other."""
 
-import asyncio
-
 from dialbus.config import HostPort, Loaded
 from dialbus.health import served
 from dialbus.lifecycle import run, service
@@ -30,7 +28,7 @@ async def serve(loaded: Loaded) -> None:
             }  # fmt: skip
             me.announce()
             try:
-                await asyncio.get_running_loop().create_future()
+                await sockets.watch()
             finally:
                 await sockets.close_all()
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from dialbus import telemetry
 from dialbus.contracts.options import masked
-from gateway.ids import file_name
+from dialbus.filenames import file_safe
 
 log = telemetry.get_logger()
 
@@ -23,7 +23,7 @@ Write = Callable[[Kind, int, str], None]
 
 def path_of(folder: Path, call_id: str) -> Path:
     """Where the dump of a session lies."""
-    return folder / f"{file_name(call_id)}.events.jsonl"
+    return folder / f"{file_safe(call_id)}.events.jsonl"
 
 
 def line(kind: Kind, at_ms: int, content: str) -> str:

@@ -18,7 +18,6 @@ _FALSE = frozenset({"false", "0", "no"})
 _DUMP = ("dump", "dump_events", "dumpEvents")
 _PING = ("ping", "pingInterval", "ping_interval")
 _SERVER_SIDE_TRACK = ("serverSideTrack", "server_side_track")
-_UNSAFE = re.compile(r"[/\\\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +59,6 @@ def readings(raw: str) -> tuple[str, ...]:
 def generated(new_uuid: Callable[[], object]) -> str:
     """A session id for a client that named none: `s.` and a UUIDv4 (protocol section 0.3)."""
     return f"s.{new_uuid()}"
-
-
-def file_name(call_id: str) -> str:
-    """A session id as a file name without suffix: `/`, `\\`, control characters and a leading dot become `_`."""
-    safe = _UNSAFE.sub("_", call_id)
-    return f"_{safe[1:]}" if safe.startswith(".") else safe
 
 
 def _parameters(text: str) -> dict[str, str]:

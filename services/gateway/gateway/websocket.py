@@ -18,11 +18,11 @@ from typing import Any
 from prometheus_client import Gauge
 
 from dialbus import telemetry
-from dialbus.bus import Bus, Conflict, NoReply, NoResponder, Refused
+from dialbus.bus import Bus, BusError, Conflict, NoReply, NoResponder, Refused, StreamedEvent
 from dialbus.contracts import session as contracts
 from dialbus.contracts.base import Request, Taken
-from dialbus.contracts.commands import BadCommand, command_from
-from dialbus.contracts.events import ErrorEvent
+from dialbus.contracts.commands import BadCommand, command_from, load_json
+from dialbus.contracts.events import ErrorEvent, HangupEvent, TrackEnd
 from dialbus.contracts.session import CallState, CallType, ClientCommandSent, Heartbeat, OpenSession, Session
 from dialbus.lifecycle import HEARTBEAT_S
 from dialbus.liveness import Liveness
@@ -122,17 +122,38 @@ class ClientSocket:
         self._sessions = sessions
         self._session = session
         self._query = query
-        self._call_id = session.call_id
+        self.call_id = self._call_id = session.call_id
         pending = session.state is CallState.PENDING
         self._conversation = Conversation(session.call_id, pending=pending, parse=client_command)
         self._keep_alive = KeepAlive(query.ping_s, asyncio.get_running_loop().time())
         self._frames: asyncio.Queue[str | None] = asyncio.Queue(_MOST_WAITING_FRAMES)
         self._stopping = asyncio.Event()
+        self._tracks: dict[tuple[str, str | None], None] = {}
+        """Tracks that have begun and not ended, in the order of their beginning."""
         self._record: Write = lambda kind, at_ms, content: None
 
     def stop(self) -> None:
         """The gateway stops: end the call, deliver its last events, close with 1001."""
         self._stopping.set()
+
+    async def owner_lost(self) -> None:
+        """The worker that ran the call is gone with all it knew: say so, and what every call ends with."""
+        log.warning("call.owner_lost")
+        await self._sessions.delete(self._call_id)
+        now = datetime.now(UTC)
+        await self._report("the worker that owned the call is gone", 500)
+        for track_id, play_id in list(reversed(self._tracks)):
+            end = TrackEnd(timestamp=_ms(now), track_id=track_id, play_id=play_id, duration=0, ssrc=0)
+            await self._bus.emit(self._call_id, end)
+        hangup = HangupEvent(
+            timestamp=_ms(now),
+            track_id=self._call_id,
+            start_time=self._session.created_at,
+            hangup_time=now.isoformat(),
+            reason="failed",
+            initiator="system",
+        )
+        await self._bus.emit(self._call_id, hangup)
 
     async def run(self, dump_path: Path | None) -> None:
         """Serve the socket until it is closed and the call has been told."""
@@ -211,10 +232,20 @@ class ClientSocket:
     async def _deliver(self) -> None:
         async with aclosing(self._bus.events(self._call_id, self._session.first_sequence)) as events:
             async for event in events:
+                self._note_track(event)
                 for effect in self._conversation.event(event.number, event.name, event.data.decode()):
                     if isinstance(effect, Close):
                         return
                     await self._perform(effect)
+
+    def _note_track(self, event: StreamedEvent) -> None:
+        if event.name in ("trackStart", "trackEnd"):
+            fields = json.loads(event.data)
+            track = (fields["trackId"], fields.get("playId"))
+            if event.name == "trackStart":
+                self._tracks[track] = None
+            else:
+                self._tracks.pop(track, None)
 
     async def _stay_alive(self) -> None:
         loop = asyncio.get_running_loop()
@@ -327,6 +358,7 @@ class CallSockets:
         self._instance = instance
         self._recorder_path = recorder_path
         self._gateways = Liveness(HEARTBEAT_S)
+        self._owners = Liveness(HEARTBEAT_S)
         self._open: dict[ClientSocket, asyncio.Task[Any]] = {}
         self._stopping = False
 
@@ -389,11 +421,32 @@ class CallSockets:
 
     async def listen(self) -> None:
         """Hear who is alive, so that a dead gateway's idle sockets don't hold their ids for ever."""
-        await self._bus.subscribe(Heartbeat, self._on_heartbeat, service="gateway")
+        await self._bus.subscribe(Heartbeat, self._on_heartbeat)
         self._gateways.is_gone(self._instance, self._now())
 
+    async def watch(self) -> None:
+        """Until cancelled: end what the clients of calls still hold whose owner fell silent."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            if not self._bus.connected:
+                self._gateways.deaf(self._now())
+                self._owners.deaf(self._now())
+                continue
+            gone = self._owners.lost(self._now())
+            for socket in list(self._open) if gone else ():
+                try:
+                    session = await self._sessions.get(socket.call_id)
+                    if session is not None and session.owner in gone:
+                        with telemetry.bound(call_id=socket.call_id):
+                            await socket.owner_lost()
+                except BusError as error:
+                    log.warning("call.owner_lost_not_told", call_id=socket.call_id, error=str(error))
+
     async def _on_heartbeat(self, beat: Heartbeat) -> None:
-        self._gateways.heard(beat.instance, self._now())
+        if beat.service == "gateway":
+            self._gateways.heard(beat.instance, self._now())
+        elif beat.service == "sip-ua":
+            self._owners.heard(beat.instance, self._now())
 
     def _is_abandoned(self, session: Session) -> bool:
         """An idle session whose gateway is gone: nobody else would ever end it."""
@@ -440,10 +493,7 @@ class CallSockets:
 
 def client_command(text: str) -> dict[str, Any]:
     """The JSON of a text frame, known to be a valid command. Raises BadCommand, a ValueError, that says why not."""
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BadCommand(f"malformed JSON: {error}") from None
+    data = load_json(text)
     if "\\ud" in text.lower():  # escaped surrogates: without their other half they are no text
         try:
             json.dumps(data, ensure_ascii=False).encode()
@@ -455,8 +505,8 @@ def client_command(text: str) -> dict[str, Any]:
 
 
 def _possible(call_id: str) -> bool:
-    """Whether subjects can carry the id: NATS bounds a line, and an escaped byte takes three."""
-    return 0 < len(call_id.encode()) <= _MOST_ID_BYTES
+    """Whether subjects can carry the id (NATS bounds a line, an escaped byte takes three) and a log can show it."""
+    return 0 < len(call_id.encode()) <= _MOST_ID_BYTES and call_id.isprintable()
 
 
 def _disowned(session: Session) -> Session:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.ids import SocketQuery, file_name, generated, parse_query, readings
+from gateway.ids import SocketQuery, generated, parse_query, readings
 
 DEFAULTS = SocketQuery()
 
@@ -76,26 +76,3 @@ def test_new_session_is_named_by_the_percent_decoded_id() -> None:
     assert parse_query("id=a%40b+c").new_id == "a@b+c"
     assert parse_query("ping=1").new_id is None
     assert generated(lambda: "5f0c2c1e") == "s.5f0c2c1e"
-
-
-@pytest.mark.parametrize(
-    ("call_id", "name"),
-    [
-        ("s.5f0c", "s.5f0c"),
-        ("../../etc/passwd", "_._.._etc_passwd"),
-        ("..", "_."),
-        ("a\\b\x00c\x7f", "a_b_c_"),
-        ("a@b-c", "a@b-c"),
-    ],
-)
-def test_file_name_stays_in_its_folder(call_id: str, name: str) -> None:
-    assert file_name(call_id) == name
-
-
-@given(st.text(min_size=1))
-def test_file_name_is_one_visible_component(call_id: str) -> None:
-    name = file_name(call_id)
-    assert "/" not in name
-    assert "\x00" not in name
-    assert not name.startswith(".")
-    assert len(name) == len(call_id)

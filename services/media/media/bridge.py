@@ -7,6 +7,9 @@ from dialbus.contracts.options import VADOption
 from media.turn import playback as core
 from media.turn.endpointing import EndpointingOptions
 
+SHORTEST_SILENCE_S = 0.1
+"""What one call may add to the stream with `silenceTimeout` is bounded."""
+
 
 def endpointing_options(option: VADOption) -> EndpointingOptions:
     """What a client asks of endpointing."""
@@ -16,7 +19,7 @@ def endpointing_options(option: VADOption) -> EndpointingOptions:
         ratio=option.ratio,
         voice_threshold=option.voice_threshold,
         max_speech_s=float(option.max_buffer_duration_secs),
-        silence_timeout_s=option.silence_timeout / 1000 if option.silence_timeout else None,
+        silence_timeout_s=max(option.silence_timeout / 1000, SHORTEST_SILENCE_S) if option.silence_timeout else None,
     )
 
 

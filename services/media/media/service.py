@@ -266,8 +266,8 @@ class MediaService:
         assert self._sessions is not None
         for held in list(self._held.values()):
             session = await self._sessions.get(held.leg.call_id)
-            if session is not None and session.owner in lost:
-                log.warning("leg.orphaned", call_id=held.leg.call_id, owner=session.owner)
+            if session is None or session.owner in lost:
+                log.warning("leg.orphaned", call_id=held.leg.call_id, owner=session.owner if session else None)
                 await self._close(held)
 
     def _do(self, work: Awaitable[None]) -> None:

@@ -13,7 +13,7 @@ from sip_ua.sip.digest import Credentials
 from sip_ua.sip.grammar import GrammarError
 from sip_ua.sip.message import Request
 from sip_ua.sip.sdp import G722, PCMA, PCMU, TELEPHONE_EVENT, Codec, NegotiatedAudio
-from sip_ua.sip.uri import NameAddr, Uri, parse_name_addr, parse_uri
+from sip_ua.sip.uri import NameAddr, Uri, escape_user, parse_name_addr, parse_uri
 
 CODECS: dict[str, Codec] = {"g722": G722, "pcmu": PCMU, "pcma": PCMA, "telephone_event": TELEPHONE_EVENT}
 _CALL_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -61,14 +61,20 @@ def party(text: str, what: str) -> NameAddr:
         raise BadAddress(f"{what}: not a SIP URI: {written[:200]!r} ({error})") from None
     if address.uri.scheme not in ("sip", "sips") or not address.uri.host:
         raise BadAddress(f"{what}: not a SIP URI with a host: {written[:200]!r}")
+    if address.uri.scheme == "sips" or (address.uri.transport or "udp").lower() != "udp":
+        raise BadAddress(f"{what}: only SIP over UDP is there: {written[:200]!r}")
     return address
 
 
 def default_caller(option: SipOption | None, host: str, port: int) -> NameAddr:
     """Who calls when the client does not say (protocol 5.1): its SIP user, else nobody, at our address."""
-    if option is not None and option.username:
-        return NameAddr("", Uri("sip", option.username, option.realm or host))
-    return NameAddr("", Uri("sip", None, host, port))
+    if option is None or not option.username:
+        return NameAddr("", Uri("sip", None, host, port))
+    user, _, domain = option.username.partition("@")  # many providers' names for digest are addresses
+    try:
+        return NameAddr("", Uri("sip", escape_user(user), option.realm or domain or host))
+    except GrammarError as error:
+        raise BadAddress(f"sip.username or sip.realm makes no SIP address, name a caller: {error}") from None
 
 
 def credentials(option: SipOption | None) -> Credentials | None:

@@ -5,10 +5,11 @@ looked at. That, and the stream's acknowledgement behind every event, keeps the 
 """
 
 import asyncio
+import json
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -22,7 +23,7 @@ from dialbus.config import Config
 from dialbus.contracts import media, session
 from dialbus.contracts.base import Contract, Taken
 from dialbus.contracts.commands import BadCommand, ClientCommand, command_from
-from dialbus.contracts.events import HangupEvent
+from dialbus.contracts.events import HangupEvent, TrackEnd
 from dialbus.contracts.options import CallOption, SipOption, masked
 from dialbus.contracts.session import CallState, CallType, Session
 from dialbus.sessions import Sessions
@@ -46,6 +47,7 @@ LIVE = Gauge("dialbus_calls_live", "SIP calls owned by this instance")
 
 MEDIA_TIMEOUT_S = 2.0
 CLOSE_TIMEOUT_S = 1.5
+LOST_TRACKS_WAIT_S = 2.0
 WEBHOOK_MARGIN_S = 2.0
 """How much longer than the handler's timeout we wait for webhook-dispatcher's word."""
 ABANDON_LIMIT_S = 5.0
@@ -92,6 +94,8 @@ class SipCall:
         """Effects of the current input that are still to be performed."""
         self._subscriptions: list[Subscription] = []
         self._seen: dict[str, float] = {}
+        self._last_sequence = 0
+        """Of the last event of ours in the stream."""
         self._webhook_timer: asyncio.TimerHandle | None = None
         # The SIP leg.
         self._party: Party | None = None
@@ -339,7 +343,7 @@ class SipCall:
                 if isinstance(event, HangupEvent):
                     await self._last_words(event)
                 else:
-                    await self._host.bus.emit(self.call_id, event)
+                    self._last_sequence = await self._host.bus.emit(self.call_id, event)
             case machine.AllocateMedia():
                 return await self._allocate()
             case machine.ConfigureMedia():
@@ -364,6 +368,8 @@ class SipCall:
                 return await self._tell_media(media.NoteInput(call_id=self.call_id))
             case machine.CloseMedia():
                 await self._close_media()
+            case machine.EndLostTracks():
+                await self._end_lost_tracks()
             case machine.Finish():
                 pass
             case _:
@@ -415,6 +421,28 @@ class SipCall:
             log.warning("call.id_not_freed", error=str(error) or type(error).__name__)
             return False
         return True
+
+    async def _end_lost_tracks(self) -> None:
+        """What the lost worker had begun is in the stream; our `error`, just stored, is where it ends."""
+        found = await self._host.sessions.get(self.call_id)
+        begun: dict[tuple[str, str | None], None] = {}
+        async with (
+            asyncio.timeout(LOST_TRACKS_WAIT_S),
+            aclosing(self._host.bus.events(self.call_id, found.first_sequence if found else 0)) as events,
+        ):
+            async for event in events:
+                fields = json.loads(event.data)
+                track = (str(fields.get("trackId")), fields.get("playId"))
+                if event.name == "trackStart" and track[0] != self.call_id:
+                    begun[track] = None
+                elif event.name == "trackEnd":
+                    begun.pop(track, None)
+                if event.sequence >= self._last_sequence:
+                    break
+        for track_id, play_id in reversed(list(begun)):
+            now_ms = int(datetime.now(UTC).timestamp() * 1000)
+            end = TrackEnd(track_id=track_id, timestamp=now_ms, duration=0, ssrc=0, play_id=play_id)
+            await self._host.bus.emit(self.call_id, end)
 
     # -- media ------------------------------------------------------------------------------------
 

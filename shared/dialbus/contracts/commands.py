@@ -1,12 +1,16 @@
 """The commands that clients send over their socket (protocol section 2)."""
 
 import json
+import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from dialbus.contracts.base import U32, ClientJson
 from dialbus.contracts.options import CallOption, RecorderOption, StringMap, SynthesisOption
+
+MOST_TEXT_BYTES = 65536
+"""What one `tts` may ask to be spoken; audio as base64 may fill the frame."""
 
 
 class Invite(ClientJson):
@@ -54,6 +58,12 @@ class Tts(ClientJson):
     option: SynthesisOption | None = None
     base64: bool = False
     cache_key: str | None = None
+
+    @model_validator(mode="after")
+    def _speakable(self) -> "Tts":
+        if not self.base64 and len(self.text.encode(errors="replace")) > MOST_TEXT_BYTES:
+            raise ValueError(f"text: more than {MOST_TEXT_BYTES} bytes to speak in one command")
+        return self
 
 
 class Play(ClientJson):
@@ -164,11 +174,26 @@ def parse_command(text: str) -> ClientCommand:
 
     Raises BadCommand for malformed JSON, a missing or unknown `command`, a missing required field or a wrong type.
     """
+    return command_from(load_json(text))
+
+
+def load_json(text: str) -> Any:
+    """The JSON value of a text, numbers finite as JSON has them. Raises BadCommand."""
     try:
-        data = json.loads(text)
+        return json.loads(text, parse_constant=_not_json, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise BadCommand(f"malformed JSON: {error}") from None
-    return command_from(data)
+
+
+def _not_json(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text[:32]} is out of range")
+    return value
 
 
 def command_from(data: Any) -> ClientCommand:
@@ -193,4 +218,7 @@ def _first_fault(error: ValidationError) -> str:
     path = ".".join(str(part) for part in fault["loc"][1:])
     if fault["type"] == "missing":
         return f"missing field: {path}"
-    return f"{path or 'command'}: {fault['msg']}"
+    if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{path}: must be an object"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{path}: {message}" if path else message

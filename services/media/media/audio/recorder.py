@@ -4,7 +4,8 @@ Left is the remote party, right all that the server sends. Nothing here runs on 
 `StereoRecorder.write`, whose blocks go through a queue to wherever `WavWriter.append` may take its time.
 """
 
-import hashlib
+import errno
+import fcntl
 import os
 import struct
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Self
 import numpy as np
 import soxr
 from numpy.typing import NDArray
+
+from dialbus.filenames import component, file_safe
 
 Pcm = NDArray[np.int16]
 StereoPcm = NDArray[np.int16]
@@ -25,8 +28,6 @@ DEFAULT_INTERVAL_MS = 200
 _HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
 _MAX_DATA_BYTES = 0xFFFFFFFF - _HEADER.size
 _CHANNELS, _SAMPLE_BYTES = 2, 2
-# File systems allow 255 octets; the rest is room for a suffix.
-_LONGEST_NAME_BYTES = 200
 
 
 class UnsafePathError(ValueError):
@@ -86,7 +87,13 @@ class WavWriter:
         )
         self._data_bytes = 0
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("wb", buffering=0)
+        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), "wb", buffering=0)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise BlockingIOError(errno.EAGAIN, "another call is recorded to this file", str(path)) from None
+        os.truncate(self._file.fileno(), 0)
         self._write_header()
 
     @property
@@ -154,21 +161,6 @@ class WavWriter:
         _write_all(self._file.fileno(), header, 0)
 
 
-def file_safe(identifier: str) -> str:
-    """An id as one file name: separators, control characters, surrogates and a leading dot become `_`.
-
-    Never empty, never `.` or `..`. An id too long for a file name is cut and told apart by its digest.
-    """
-    safe = "".join("_" if _is_unsafe(character) else character for character in identifier)
-    if not safe or safe[0] == ".":
-        safe = "_" + safe[1:]
-    encoded = safe.encode()
-    if len(encoded) <= _LONGEST_NAME_BYTES:
-        return safe
-    digest = hashlib.sha256(identifier.encode(errors="surrogatepass")).hexdigest()[:16]
-    return encoded[: _LONGEST_NAME_BYTES - 17].decode(errors="ignore") + "-" + digest
-
-
 def recording_path(
     root: Path, session_id: str, recorder_file: str | None = None, *, allow_absolute: bool = False
 ) -> Path:
@@ -185,17 +177,12 @@ def recording_path(
     if ".." in template.replace("\\", "/").split("/"):
         raise UnsafePathError(f"recorderFile must not contain '..': {template!r}")
     identifier = file_safe(session_id)
-    parts = [file_safe(part.replace("{id}", identifier)) for part in template.split("/") if part not in ("", ".")]
+    parts = [component(part.replace("{id}", identifier)) for part in template.split("/") if part not in ("", ".")]
     if not parts or template.endswith("/"):
         raise UnsafePathError(f"recorderFile names no file: {template!r}")
     if not parts[-1].lower().endswith(".wav"):
         parts[-1] += ".wav"
     return (Path("/") if is_absolute else root).joinpath(*parts)
-
-
-def _is_unsafe(character: str) -> bool:
-    code = ord(character)
-    return character in "/\\" or code < 0x20 or 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000
 
 
 def _write_all(descriptor: int, data: bytes, offset: int) -> None:
