@@ -70,6 +70,7 @@ class MediaService:
         self._loader = Loader(me.config.media_path, allow_loopback=_is_loopback(host))
         self._held: dict[str, _Held] = {}
         self._neighbours = Liveness(HEARTBEAT_S)
+        self._owners: set[str] = set()
         self._sessions: Sessions | None = None
         self._subscriptions: list[Subscription] = []
         self._offer: Subscription | None = None
@@ -246,6 +247,8 @@ class MediaService:
 
     async def _on_heartbeat(self, beat: Heartbeat) -> None:
         self._neighbours.heard(beat.instance, self._loop.time())
+        if beat.service == "sip-ua":
+            self._owners.add(beat.instance)
 
     def _notice_lost_workers(self) -> None:
         now = self._loop.time()
@@ -258,11 +261,12 @@ class MediaService:
                 held.leg.asr_lost()
         for name in lost:
             log.warning("worker.lost", worker=name)
-        if lost:
-            self._do(self._close_orphans(lost))
+        if owners := lost & self._owners:
+            self._owners -= owners
+            self._do(self._close_orphans(owners))
 
     async def _close_orphans(self, lost: set[str]) -> None:
-        """Close the legs whose owner is one of the lost, unless somebody has taken the call over."""
+        """Close the legs whose owner is one of the lost; a call without a session has ended without its owner."""
         assert self._sessions is not None
         for held in list(self._held.values()):
             session = await self._sessions.get(held.leg.call_id)
