@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import WebSocketException
 
 GREETING = "Hello, this is the dialbus receptionist. How can I help you?"
 
@@ -26,7 +27,15 @@ async def command(socket: ClientConnection, name: str, **fields: Any) -> None:
 
 
 async def answer(server: str, call: dict[str, Any]) -> None:
-    """One call, from the announcement to the end."""
+    """One call, from the announcement to the end; what goes wrong with it harms no other."""
+    try:
+        await converse(server, call)
+    except (OSError, WebSocketException) as error:
+        print(f"call lost: {error}", flush=True)
+
+
+async def converse(server: str, call: dict[str, Any]) -> None:
+    """Greet, listen, repeat, say goodbye."""
     print(f"{call['caller']} calls {call['callee']}", flush=True)
     async with connect(f"{server}/call/sip?id={quote(call['dialogId'], safe='')}") as socket:
         async for frame in socket:
@@ -78,7 +87,10 @@ async def main() -> None:
     parser.add_argument("--port", type=int, default=8090, help="port of the webhook")
     arguments = parser.parse_args()
     announced: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-    httpd = serve_webhook("127.0.0.1", arguments.port, announced)
+    try:
+        httpd = serve_webhook("127.0.0.1", arguments.port, announced)
+    except OSError as error:
+        parser.error(f"--port {arguments.port}: {error.strerror}")
     print(f"webhook: http://127.0.0.1:{httpd.server_port}/webhook", flush=True)
     try:
         async with asyncio.TaskGroup() as calls:
