@@ -25,6 +25,7 @@ from dialbus.bus import Bus
 from dialbus.config import Config, ConfigError, Loaded, load_or_exit, masked
 from dialbus.contracts.session import Heartbeat
 from dialbus.health import Health, PortInUse, served
+from dialbus.tasks import cancel_all
 
 log = telemetry.get_logger()
 
@@ -73,9 +74,7 @@ class Service:
 
     async def stop(self) -> None:
         """Stop heartbeats; watchers see the service leave."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel_all(self._tasks)
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from dialbus.contracts.base import Contract, Taken
 from dialbus.contracts.events import CLIENT_EVENT
 from dialbus.contracts.session import CallType, Session
 from dialbus.sessions import Sessions
+from dialbus.tasks import cancel_all
 from tests.harness import ServiceProcess, eventually, messages_of, next_message
 from tests.peers.phone import Dialog
 
@@ -157,9 +158,7 @@ class Exchange:
             yield exchange
         finally:
             await exchange.media.vanish()
-            for task in exchange._followers:
-                task.cancel()
-            await asyncio.gather(*exchange._followers, return_exceptions=True)
+            await cancel_all(exchange._followers)
 
     @property
     def address(self) -> tuple[str, int]:

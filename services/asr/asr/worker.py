@@ -29,6 +29,7 @@ from dialbus.bus import Bus, Refused, Subscription
 from dialbus.contracts.audio import AudioFrame
 from dialbus.contracts.base import Taken
 from dialbus.contracts.speech import CloseTranscription, OpenTranscription, Transcript, TranscriptionOpened
+from dialbus.tasks import cancel_all
 
 log = telemetry.get_logger()
 
@@ -154,9 +155,7 @@ class Worker:
                 wait.cancel()
         for session in list(self._sessions.values()):
             self._forget(session, because="stopped")
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel_all(self._tasks)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _follow_room(self) -> None:

@@ -9,7 +9,7 @@ import asyncio
 import json
 import math
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ from dialbus.contracts.session import CallState, CallType, ClientCommandSent, He
 from dialbus.lifecycle import HEARTBEAT_S
 from dialbus.liveness import Liveness
 from dialbus.sessions import Sessions
+from dialbus.tasks import cancel_all
 from gateway.conversation import (
     GOING_AWAY,
     NORMAL,
@@ -63,7 +64,6 @@ _COMMANDS_S = 1.0
 _LAST_EVENTS_S = 2.0
 """How long the last events of a call that we ended are waited for."""
 _CLOSE_S = 0.5
-_HEARD_S = 0.2
 """How long a cancelled task may take to clean up before it is cancelled again."""
 _STOP_S = 3.5
 """All of the gateway's end must fit into five seconds."""
@@ -174,9 +174,9 @@ class ClientSocket:
                 ends = [task for name, task in loops.items() if name != "commands"]
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
                 await self._finish(loops)
-                await _cancel(loops.values())
+                await cancel_all(loops.values())
         finally:
-            await _cancel(loops.values())
+            await cancel_all(loops.values())
 
     async def _finish(self, loops: dict[str, "asyncio.Task[Any]"]) -> None:
         """Close as whoever ended first demands."""
@@ -200,7 +200,7 @@ class ClientSocket:
         with suppress(TimeoutError):
             async with asyncio.timeout(_COMMANDS_S):
                 await self._frames.join()
-        await _cancel([commands])
+        await cancel_all([commands])
         await self._try_all(self._conversation.leave())
 
     # -- the loops --------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ class ClientSocket:
             await asyncio.Event().wait()  # pings are off
         finally:
             if sending is not None:
-                await _cancel([sending])
+                await cancel_all([sending])
 
     # -- effects ----------------------------------------------------------------------------------
 
@@ -515,16 +515,3 @@ def _disowned(session: Session) -> Session:
 
 def _ms(moment: datetime) -> int:
     return int(moment.timestamp() * 1000)
-
-
-async def _cancel(tasks: Iterable["asyncio.Task[Any]"]) -> None:
-    """Cancel tasks and wait until they are over.
-
-    Asked again until it is heard: until Python 3.12 `asyncio.wait_for` swallows a cancellation that meets its
-    result (bpo-37658), and nats-py waits with it.
-    """
-    pending = {task for task in tasks if not task.done()}
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=_HEARD_S)

@@ -14,6 +14,7 @@ from dialbus.contracts.audio import AudioFrame
 from dialbus.contracts.base import Taken
 from dialbus.contracts.options import TranscriptionOption
 from dialbus.contracts.speech import CloseTranscription, OpenTranscription, Transcript, TranscriptionOpened
+from dialbus.tasks import cancel_all
 from media.audio.resample import LiveResampler, live_resampler
 
 Pcm = npt.NDArray[np.int16]
@@ -172,8 +173,7 @@ class Recognition:
                 async with asyncio.timeout_at(give_up_at):
                     await self._send()
             await self._end_session(give_up_at)
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await cancel_all([self._task])
         if self._subscription is not None:
             await self._subscription.drop()
 

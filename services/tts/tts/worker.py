@@ -26,6 +26,7 @@ from dialbus.bus import Bus, Refused, Subscription
 from dialbus.config import TtsConfig
 from dialbus.contracts.audio import AudioFrame
 from dialbus.contracts.speech import CancelSpeech, Speak, SpeechTaken
+from dialbus.tasks import cancel_all
 from tts.cache import CachedSpeech, SpeechCache, cache_key
 from tts.engine import PROVIDER, AudioChunk, Synthesiser
 from tts.errors import LanguageNotSupported, TtsError, VoiceNotFound
@@ -144,9 +145,7 @@ class Worker:
         if self._timer is not None:
             self._timer.cancel()
         self._pool.shutdown(wait=False, cancel_futures=True)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel_all(self._tasks)
 
     # -- membership -------------------------------------------------------------------------------
 

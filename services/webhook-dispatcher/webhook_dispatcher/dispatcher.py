@@ -15,6 +15,7 @@ from dialbus.bus import Bus, NoReply, NoResponder, Refused
 from dialbus.config import HandlerConfig
 from dialbus.contracts.base import Taken
 from dialbus.contracts.session import DeliverWebhook, WebhookOutcome
+from dialbus.tasks import cancel_all
 from webhook_dispatcher.delivery import Attempt, Delivery, Outcome
 from webhook_dispatcher.errors import NoResponse, NotReached, NotSendable, WebhookError
 from webhook_dispatcher.signature import HEADER, signature
@@ -72,8 +73,7 @@ class Dispatcher:
     async def _finish(self, working: "asyncio.Task[None]", item: DeliverWebhook) -> None:
         await asyncio.wait([working], timeout=_FINISH_S)
         if not working.done():
-            working.cancel()
-            await asyncio.wait([working])
+            await cancel_all([working])
             await self._report(item.call_id, Outcome(False, None, SHUTTING_DOWN, 0))
 
     async def _announce(self, item: DeliverWebhook) -> None:

@@ -13,6 +13,7 @@ from dialbus.contracts.media import AllocateLeg, CloseLeg, LegAllocated
 from dialbus.contracts.session import CallState, CallType, DeliverWebhook, Session
 from dialbus.contracts.speech import CancelSpeech
 from dialbus.sessions import Sessions
+from dialbus.tasks import cancel_all
 
 
 def line(text: str) -> Event:
@@ -142,8 +143,7 @@ async def test_work_is_done_once_and_again_only_when_it_failed(bus: Bus, nats_ur
     async with asyncio.timeout(10):
         assert await done.get() == call_id
     assert len(tries) == 2
-    worker.cancel()
-    await asyncio.gather(worker, return_exceptions=True)
+    await cancel_all([worker])
 
 
 async def test_a_message_that_does_not_fit_is_dropped_and_the_next_one_heard(bus: Bus, call_id: str) -> None:

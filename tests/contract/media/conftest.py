@@ -38,6 +38,7 @@ from dialbus.contracts.speech import (
     Transcript,
     TranscriptionOpened,
 )
+from dialbus.tasks import cancel_all
 from tests.harness import START_TIMEOUT_S, STOP_TIMEOUT_S, ServiceProcess, requests_to, spawn
 from tests.peers.rtp import PAYLOAD_TYPES, TELEPHONE_EVENT, RtpPeer, open_peer
 
@@ -150,8 +151,7 @@ class Call:
     async def stop(self) -> None:
         """Close what the test left open."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await cancel_all([self._task])
         if not self.closed:
             with suppress(Exception):
                 await self.close()
