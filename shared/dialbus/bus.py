@@ -52,6 +52,7 @@ R = TypeVar("R", bound=Request)
 REFUSED = "Refused"
 CALLS_STREAM = "CALLS"
 WEBHOOKS_STREAM = "WEBHOOKS"
+RECORDS_STREAM = "RECORDS"
 _EMIT_ATTEMPT_S = 2.0
 _EMIT_GIVE_UP_S = 60.0
 _EVENTS_HEARTBEAT_S = 1.0
@@ -184,6 +185,14 @@ class Bus:
                 max_age=600.0,
                 num_replicas=self._settings.replicas,
             ),
+            StreamConfig(
+                name=RECORDS_STREAM,
+                subjects=["records.write"],
+                retention=RetentionPolicy.WORK_QUEUE,
+                storage=StorageType.FILE,
+                max_age=86400.0,
+                num_replicas=self._settings.replicas,
+            ),
         ):
             await self._ensure_stream(config)
 
@@ -295,6 +304,21 @@ class Bus:
                 log.warning("bus.bad_audio", subject=message.subject, error=str(error))
                 return
             await handler(frame)
+
+        return Subscription(await self._client.subscribe(audio_subject(call_id, track), cb=deliver), self)
+
+    async def publish_raw(self, call_id: str, track: str, data: bytes) -> None:
+        """Send a binary frame of or for a client's socket as it is. Raises BusError when it can't leave."""
+        with _translated():
+            await self._client.publish(audio_subject(call_id, track), data)
+
+    async def subscribe_raw(
+        self, call_id: str, track: str, handler: Callable[[bytes], Awaitable[None]]
+    ) -> Subscription:
+        """Call the handler for every binary frame of a call's track, in order of arrival."""
+
+        async def deliver(message: Msg) -> None:
+            await handler(message.data)
 
         return Subscription(await self._client.subscribe(audio_subject(call_id, track), cb=deliver), self)
 

@@ -17,19 +17,24 @@ from typing import Any
 from dialbus.contracts.base import ClientJson
 from dialbus.contracts.commands import (
     Accept,
+    AddIceCandidate,
+    Bridge,
     ClientCommand,
     Custom,
     Hangup,
     History,
     Interrupt,
     Invite,
+    Message,
     Mute,
     Pause,
     Play,
+    Refer,
     Reject,
     Resume,
     Ringing,
     Tts,
+    Unbridge,
     Unmute,
 )
 from dialbus.contracts.events import (
@@ -70,6 +75,11 @@ VALID: Mapping[type[ClientJson], frozenset[CallState]] = {
     Unmute: frozenset({IDLE, PENDING, DIALING, UP}),
     History: frozenset({IDLE, PENDING, DIALING, UP}),
     Custom: frozenset({IDLE, PENDING, DIALING, UP}),
+    Refer: frozenset(),
+    Message: frozenset(),
+    Bridge: frozenset(),
+    Unbridge: frozenset(),
+    AddIceCandidate: frozenset(),
 }
 """Protocol section 2. `tts` and `play` are held while dialing, and in pending need early media."""
 
@@ -271,6 +281,8 @@ class CallMachine:
                 return [Emit(added)]
             case Custom():
                 return [Emit(CustomEvent(timestamp=self._ms(now), data=command.data, sender=command.sender))]
+            case Refer() | Message() | Bridge() | Unbridge() | AddIceCandidate():
+                return self._invalid(command, now)
 
     def attached(self, server_track: str) -> None:
         """A client's socket took the pending call and names its server-side track."""

@@ -90,7 +90,8 @@ Duration = Annotated[float, BeforeValidator(duration_s), Field(ge=0)]
 Address = Annotated[HostPort, BeforeValidator(parse_host_port)]
 Ip = Annotated[str, AfterValidator(_ip)]
 PortNumber = Annotated[int, Field(ge=0, le=65535)]
-CodecName = Literal["pcmu", "pcma", "g722", "telephone_event"]
+CodecName = Literal["pcmu", "pcma", "g722", "opus", "telephone_event"]
+LegKind = Literal["rtp", "webrtc", "socket"]
 
 
 def _codec_names(value: Any) -> Any:
@@ -181,6 +182,8 @@ class MediaConfig(Section):
     """`[media]`: a media worker."""
 
     max_calls: Annotated[int, Field(ge=1)] = 200
+    accept: Annotated[list[LegKind], BeforeValidator(_list), Field(min_length=1)] = ["rtp", "webrtc", "socket"]
+    """Kinds of legs that this worker takes: WebRTC costs much more CPU and can have workers of its own."""
 
 
 class AsrConfig(Section):
@@ -217,10 +220,70 @@ class RecordingConfig(Section):
     allow_absolute_paths: bool = False
 
 
+class IceServer(Section):
+    """One entry of `[[ice_servers]]`, as browsers know it."""
+
+    urls: Annotated[list[str], BeforeValidator(_list)]
+    username: str | None = None
+    credential: str | None = Field(default=None, repr=False)
+
+
+class CallRecordConfig(Section):
+    """`[callrecord]`: where records of calls go."""
+
+    type: Literal["local", "http"] = "local"
+    root: Path = Path("./config/cdr")
+    """Of `local`."""
+    url: str | None = None
+    """Of `http`."""
+    headers: Annotated[list[tuple[str, str]], BeforeValidator(_header_pairs)] = []
+    with_media: bool = False
+    """`http`: send recordings and dumps along."""
+    keep_media_copy: bool = True
+    """`http` with media: keep the files here after they were sent."""
+
+    @model_validator(mode="after")
+    def _has_target(self) -> "CallRecordConfig":
+        if self.type == "http" and not (self.url or "").lower().startswith(("http://", "https://")):
+            raise ValueError("url: an http(s) URL is needed with type http")
+        return self
+
+
+class FetchConfig(Section):
+    """`[fetch]`: URLs that are fetched on a client's behalf (play, ringtone, moh, ambiance, mediaPass)."""
+
+    allow_private: bool = False
+    """Also from private and link-local addresses."""
+    allow_loopback: bool | None = None
+    """Absent: only when `http_addr` is itself a loopback address."""
+    max_bytes: Annotated[int, Field(ge=1024)] = 50 << 20
+    timeout: Duration = 10.0
+
+
+class ProvidersConfig(Section):
+    """`[providers]`: names of other vendors and what stands for them here; names are case-blind."""
+
+    asr: dict[str, str] = {}
+    """Provider name → `whisper`."""
+    tts: dict[str, str] = {}
+    """Provider name → `piper`."""
+    speakers: dict[str, str] = {}
+    """Speaker name → a voice of ours; an empty text is the default voice."""
+
+
+class AmiConfig(Section):
+    """`[ami]`: who may use /ami/v1 besides loopback addresses."""
+
+    allows: Annotated[list[str], BeforeValidator(_list)] = []
+    """Addresses or networks; `*` is everybody."""
+
+
 class Config(Section):
     """The whole file."""
 
     http_addr: Address = HostPort("0.0.0.0", 8080)
+    http_token: str | None = Field(default=None, repr=False)
+    """Shared secret of the API: `Authorization: Bearer …` or `?token=`; absent: open."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "text"
     external_ip: Ip | None = None
@@ -229,7 +292,10 @@ class Config(Section):
     rtp_bind_ip: Ip | None = None
     enable_rtp_latching: bool = True
     codecs: Annotated[list[CodecName], BeforeValidator(_codec_names)] = ["g722", "pcmu", "pcma", "telephone_event"]
+    ice_servers: list[IceServer] | None = None
+    """Told to browsers and used by us; absent: one public STUN entry is told, none is used."""
     recorder_path: Path = Path("./config/recorders")
+    recorder_format: Literal["wav"] = "wav"
     media_cache_path: Path = Path("./config/mediacache")
     media_path: Path = Path("./config/media")
     """Root of the local files that `play` may name."""
@@ -244,6 +310,12 @@ class Config(Section):
     asr: AsrConfig = AsrConfig()
     tts: TtsConfig = TtsConfig()
     recording: RecordingConfig = RecordingConfig()
+    callrecord: CallRecordConfig | None = None
+    fetch: FetchConfig = FetchConfig()
+    providers: ProvidersConfig = ProvidersConfig()
+    ami: AmiConfig = AmiConfig()
+    llmproxy: str | None = None
+    """Base URL of `/llm/v1`; absent: off."""
 
     @model_validator(mode="after")
     def _port_range(self) -> "Config":
@@ -255,8 +327,7 @@ class Config(Section):
 _FLAT_UA = ("addr", "udp_port", "useragent", "accept_timeout", "register_users", "graceful_shutdown",
             "graceful_shutdown_timeout", "handler", "callid_suffix")  # fmt: skip
 _IGNORED = frozenset({
-    "proxy", "console", "database_url", "llmproxy", "restsend_token", "ami", "recorder_format", "callrecord",
-    "ice_servers", "stun_server",
+    "proxy", "console", "database_url", "restsend_token", "stun_server",
 })  # fmt: skip
 """Keys of the anchors that this version does not act on; named in one warning each."""
 
@@ -346,6 +417,8 @@ def variables(model: type[BaseModel] = Config, path: tuple[str, ...] = ()) -> It
             yield PREFIX + "_".join(keys).upper(), keys
 
 
+_AS_JSON = frozenset({"register_users", "ice_servers", "callrecord", "asr", "tts", "speakers"})
+"""Last parts of keys whose values are JSON in the environment."""
 _OWN = frozenset({"CONF", "RUN_DIR", "INSTANCE", "BUILD_NETWORK", "CONFIG", "HTTP_PORT", "NATS_PORT"})
 """Variables of the supervisor and of docker-compose.yml, which are no settings."""
 
@@ -357,7 +430,7 @@ def _from_environment(environ: Mapping[str, str], warnings: list[str]) -> Iterat
             continue
         if name in known:
             keys = known[name]
-            yield keys, _parsed(value) if keys[-1] == "register_users" else value
+            yield keys, _parsed(value) if keys[-1] in _AS_JSON else value
         else:
             near = difflib.get_close_matches(name, known, n=1)
             warnings.append(f"{name}: unknown variable, ignored" + (f", did you mean {near[0]}?" if near else ""))
@@ -406,7 +479,7 @@ def masked(config: Config) -> dict[str, Any]:
             return {name: walk(getattr(value, name), name) for name in type(value).model_fields}
         if isinstance(value, list | tuple):
             return [walk(item, key) for item in value]
-        if value and key in ("password", "secret", "headers"):
+        if value and key in ("password", "secret", "headers", "credential", "http_token"):
             return "***"
         return (
             value if isinstance(value, int | float | bool | type(None)) else re.sub(r"//[^/@]+@", "//***@", str(value))

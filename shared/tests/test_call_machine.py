@@ -119,6 +119,11 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "play": {"url": "http://a/b.wav"},
     "history": {"speaker": "bot", "text": "hi"},
     "custom": {"data": {"a": 1}},
+    "refer": {"callee": "sip:8100@b"},
+    "message": {"body": "hi"},
+    "bridge": {"targetSessionId": "s.2"},
+    "unbridge": {"targetSessionId": "s.2"},
+    "addIceCandidate": {"candidate": ""},
 }
 
 

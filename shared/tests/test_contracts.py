@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import dialbus.contracts
-from dialbus.contracts import media, session, speech
+from dialbus.contracts import media, records, session, speech
 from dialbus.contracts.audio import AudioFrame, audio_subject
 from dialbus.contracts.base import Contract, Refusal, Taken, from_token, token
 from dialbus.contracts.commands import BadCommand, Hangup, Invite, Tts, parse_command
@@ -29,6 +29,8 @@ EXAMPLES: list[Contract] = [
         call_id="s.1", created_at="2026-03-04T09:15:20+00:00", gateway="gateway-1", command={"command": "hangup"}
     ),
     session.ClientCommandSent(call_id=CALL, command={"command": "hangup"}, command_id="7"),
+    session.SocketCommand(call_id=CALL, command={"command": "hangup"}),
+    session.BridgeWanted(call_id=CALL, other="s.2", on=True),
     session.Attach(call_id=CALL, gateway="gateway-1"),
     session.Detach(call_id=CALL, gateway="gateway-1"),
     session.DeliverWebhook(call_id=CALL, body={"event": "invite"}, give_up_at_ms=1772615741903),
@@ -37,12 +39,21 @@ EXAMPLES: list[Contract] = [
     REMOTE,
     media.LegAllocated(worker="media-1", address="127.0.0.1", port=12000, ssrc=1),
     media.AllocateLeg(call_id=CALL, main_track=CALL, server_track="server-side-track"),
+    media.AllocateBeside(call_id=CALL, leg_id="refer", main_track="server-side-track", server_track="x", refer=True),
     media.ConnectLeg(call_id=CALL, remote=REMOTE),
     media.ConfigureLeg(call_id=CALL, denoise=True, vad={"type": "silero"}),
     media.Playback(call_id=CALL, command={"command": "tts", "text": "hi"}),
+    media.StopPlayback(call_id=CALL, interruption=True),
     media.NoteInput(call_id=CALL),
+    media.AddCandidate(call_id=CALL, candidate="", sdp_mid="0"),
+    media.JoinLegs(call_id=CALL, other_leg="refer", one_way=True),
+    media.BridgeLeg(call_id=CALL, other="s.2"),
+    media.UnbridgeLeg(call_id=CALL, other="s.2"),
     media.CloseLeg(call_id=CALL),
+    media.RecordedFile(track_id=CALL, path="a.wav", size_bytes=44),
+    media.LegClosed(recordings=(media.RecordedFile(track_id=CALL, path="a.wav", size_bytes=44),)),
     media.PlaybackEnded(call_id=CALL),
+    media.LegInactive(call_id=CALL),
     media.LegLost(call_id=CALL, reason="stopping"),
     speech.OpenTranscription(call_id=CALL, language="en"),
     speech.TranscriptionOpened(worker="asr-1", model="tiny.en"),
@@ -51,6 +62,9 @@ EXAMPLES: list[Contract] = [
     speech.Speak(call_id=CALL, utterance_id="u1", text="hello"),
     speech.SpeechTaken(worker="tts-1"),
     speech.CancelSpeech(call_id=CALL, utterance_id="u1"),
+    speech.CacheSpeech(text="hello"),
+    speech.Cached(cache_key="0f", size_bytes=3200, existed=False),
+    records.WriteRecord(call_id=CALL, record={"callType": "sip"}),
 ]
 
 

@@ -65,3 +65,15 @@ class AudioFrame:
 def audio_subject(call_id: str, track: str) -> str:
     """`call.<id>.audio.<track>`; `track` is `main` (the remote party) or `server` (what we send)."""
     return SUBJECT.format(call=token(call_id), track=track)
+
+
+FROM_CLIENT = "from-client"
+"""Binary frames of a client's socket on their way to the media worker, each one message, as they are."""
+TO_CLIENT = "to-client"
+"""Binary frames for the client's socket, each one message, to be sent as they are.
+
+On `/call` audio of the chosen codec; with `subscribe` one byte of track index (0 server side, 1 main), then
+16 kHz int16 PCM.
+"""
+BRIDGE = "bridge"
+"""The remote party of a bridged call, as AudioFrames for the media workers of the other side."""

@@ -4,10 +4,10 @@ import json
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AliasChoices, Field, TypeAdapter, ValidationError, model_validator
 
 from dialbus.contracts.base import U32, ClientJson
-from dialbus.contracts.options import CallOption, RecorderOption, StringMap, SynthesisOption
+from dialbus.contracts.options import CallOption, RecorderOption, ReferOption, StringMap, SynthesisOption
 
 MOST_TEXT_BYTES = 65536
 """What one `tts` may ask to be spoken; audio as base64 may fill the frame."""
@@ -107,6 +107,52 @@ class Hangup(ClientJson):
     refer: bool = False
 
 
+class Refer(ClientJson):
+    """Call a third party and join its audio (protocol section 6); no SIP REFER is sent."""
+
+    command: Literal["refer"] = "refer"
+    caller: str | None = Field(default=None, max_length=1024)
+    callee: Annotated[str, Field(max_length=1024)]
+    options: ReferOption | None = None
+
+
+class Message(ClientJson):
+    """Send text to the remote party in the dialog (SIP MESSAGE); `text` is an old name of `body`."""
+
+    command: Literal["message"] = "message"
+    body: Annotated[str, Field(max_length=MOST_TEXT_BYTES, validation_alias=AliasChoices("body", "text"))]
+    content_type: str | None = Field(default=None, max_length=256)
+    headers: StringMap | None = None
+    refer: bool = False
+
+
+class Bridge(ClientJson):
+    """Patch the audio of another live session into this one, both ways (protocol 2.13)."""
+
+    command: Literal["bridge"] = "bridge"
+    target_session_id: Annotated[str, Field(min_length=1, max_length=512)]
+
+
+class Unbridge(ClientJson):
+    """Undo `bridge`; harmless when there is none."""
+
+    command: Literal["unbridge"] = "unbridge"
+    target_session_id: Annotated[str, Field(min_length=1, max_length=512)]
+
+
+class AddIceCandidate(ClientJson):
+    """A trickled candidate of a WebRTC peer; an empty one ends them (protocol 2.14)."""
+
+    command: Literal["addIceCandidate"] = "addIceCandidate"
+    candidate: Annotated[str, Field(max_length=4096)]
+    sdp_mid: str | None = Field(default=None, max_length=64)
+    sdp_m_line_index: U32 | None = Field(
+        default=None,
+        validation_alias=AliasChoices("sdpMLineIndex", "sdpMlineIndex"),
+        serialization_alias="sdpMLineIndex",
+    )
+
+
 class Mute(ClientJson):
     """Silence what comes from a track (all tracks when none is named)."""
 
@@ -148,9 +194,14 @@ ClientCommand = Annotated[
     | Pause
     | Resume
     | Hangup
+    | Refer
     | Mute
     | Unmute
     | History
+    | Message
+    | Bridge
+    | Unbridge
+    | AddIceCandidate
     | Custom,
     Field(discriminator="command"),
 ]
@@ -160,7 +211,8 @@ CLIENT_COMMAND: TypeAdapter[ClientCommand] = TypeAdapter(ClientCommand)
 COMMANDS: dict[str, type[ClientJson]] = {
     model.model_fields["command"].default: model
     for model in (
-        Invite, Accept, Reject, Ringing, Tts, Play, Interrupt, Pause, Resume, Hangup, Mute, Unmute, History, Custom,
+        Invite, Accept, Reject, Ringing, Tts, Play, Interrupt, Pause, Resume, Hangup, Refer, Mute, Unmute, History,
+        Message, Bridge, Unbridge, AddIceCandidate, Custom,
     )
 }  # fmt: skip
 

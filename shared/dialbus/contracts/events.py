@@ -221,6 +221,13 @@ class Hold(Event):
     refer: bool = False
 
 
+class Inactivity(Event):
+    """Nothing was heard of the remote party for `inactivityTimeout`; the call ends."""
+
+    event: Literal["inactivity"] = "inactivity"
+    track_id: str
+
+
 class TransferRequest(Event):
     """An in-dialog SIP REFER arrived."""
 
@@ -253,8 +260,8 @@ EVENTS: dict[str, type[Event]] = {
     model.model_fields["event"].default: model
     for model in (
         Incoming, TrackStart, TrackEnd, RingingEvent, AnswerEvent, RejectEvent, HangupEvent, Interruption, AsrFinal,
-        AsrDelta, Speaking, Silence, Dtmf, ErrorEvent, Metrics, AddHistory, Ping, MediaReady, Hold, TransferRequest,
-        MessageEvent, CustomEvent,
+        AsrDelta, Speaking, Silence, Dtmf, ErrorEvent, Metrics, AddHistory, Ping, MediaReady, Hold, Inactivity,
+        TransferRequest, MessageEvent, CustomEvent,
     )
 }  # fmt: skip
 
@@ -262,7 +269,7 @@ CLIENT_EVENT: TypeAdapter[Any] = TypeAdapter(
     Annotated[
         Incoming | TrackStart | TrackEnd | RingingEvent | AnswerEvent | RejectEvent | HangupEvent | Interruption
         | AsrFinal | AsrDelta | Speaking | Silence | Dtmf | ErrorEvent | Metrics | AddHistory | Ping | MediaReady
-        | Hold | TransferRequest | MessageEvent | CustomEvent,
+        | Hold | Inactivity | TransferRequest | MessageEvent | CustomEvent,
         Field(discriminator="event"),
     ]
 )  # fmt: skip

@@ -6,6 +6,12 @@ from pydantic import Field
 
 from dialbus.contracts.base import U32, CallId, Contract, Request, Taken
 
+MAIN_LEG = "main"
+REFER_LEG = "refer"
+"""The second leg of a transfer."""
+
+LegId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]
+LegKind = Literal["rtp", "webrtc", "socket"]
 Port = Annotated[int, Field(ge=0, le=65535)]
 PayloadType = Annotated[int, Field(ge=0, le=127)]
 Direction = Literal["sendrecv", "sendonly", "recvonly", "inactive"]
@@ -20,7 +26,7 @@ class RemoteMedia(Contract):
     port: Port
     rtcp_port: Port | None = None
     """None with rtcp-mux."""
-    codec: Literal["pcmu", "pcma", "g722"]
+    codec: Literal["pcmu", "pcma", "g722", "opus"]
     payload_type: PayloadType
     telephone_event_pt: PayloadType | None = None
     ptime_ms: int = 20
@@ -30,28 +36,55 @@ class RemoteMedia(Contract):
 
 
 class LegAllocated(Contract):
-    """The worker's answer: its RTP address and the SSRC it will send with."""
+    """The worker's answer: where the leg is reached and the SSRC it will send with."""
 
     SUBJECT: ClassVar[str] = "_reply.leg_allocated"
 
     worker: str
-    address: str
-    port: Port
+    address: str = ""
+    port: Port = 0
+    """Of RTP; 0 for other kinds."""
     ssrc: U32
+    sdp: str | None = None
+    """WebRTC: our answer, with every candidate of ours."""
 
 
 class AllocateLeg(Request):
-    """Take an RTP leg. Any media worker with room answers; from here on it holds the call's media."""
+    """Take a leg. Any media worker that accepts its kind and has room answers; it then holds the call's media.
 
-    SUBJECT: ClassVar[str] = "media.allocate"
+    An `rtp` leg waits for ConnectLeg. A `webrtc` leg answers `offer` and connects by itself. A `socket` leg, the audio
+    of `/call`, is connected at once. Refused with 488 when the offer has nothing in common with us, 400 when it is
+    no usable SDP, 503 when there is no room.
+    """
+
+    SUBJECT: ClassVar[str] = "media.allocate.{kind}"
     REPLY: ClassVar[type[Contract]] = LegAllocated
 
     call_id: CallId
-    leg_id: str = "main"
+    leg_id: LegId = MAIN_LEG
+    kind: LegKind = "rtp"
     main_track: str
+    """The `trackId` of what comes from this leg's remote party."""
     server_track: str
+    refer: bool = False
+    """The leg of a third party: its events say `refer: true`."""
     remote_host: str | None = None
     """The peer's address, to choose the local interface; None when not known yet."""
+    offer: str | None = None
+    """WebRTC: the peer's SDP."""
+    enable_ipv6: bool = False
+    handshake_timeout_s: float = 15.0
+    """WebRTC: ICE and DTLS must be done by then, or the leg is lost."""
+    codec: str = "pcm"
+    """Socket: pcm, pcmu, pcma, g722."""
+    rate_hz: Annotated[int, Field(ge=8000, le=48000)] = 16000
+    """Socket: of `pcm`."""
+
+
+class AllocateBeside(AllocateLeg):
+    """Take another leg of a call on the worker that holds its main leg, so that both can be joined there."""
+
+    SUBJECT: ClassVar[str] = "call.{call}.media.beside"
 
 
 class LegCommand(Request):
@@ -60,12 +93,13 @@ class LegCommand(Request):
     REPLY: ClassVar[type[Contract]] = Taken
 
     call_id: CallId
+    leg_id: LegId = MAIN_LEG
 
 
 class ConnectLeg(LegCommand):
     """Send to and expect from here, now or anew (early media, answer, re-INVITE)."""
 
-    SUBJECT: ClassVar[str] = "call.{call}.media.connect"
+    SUBJECT: ClassVar[str] = "call.{call}.media.{leg_id}.connect"
 
     remote: RemoteMedia
 
@@ -76,7 +110,7 @@ class ConfigureLeg(LegCommand):
     Problems with a part of it (unknown provider, missing model) leave that part out and become `error` events.
     """
 
-    SUBJECT: ClassVar[str] = "call.{call}.media.configure"
+    SUBJECT: ClassVar[str] = "call.{call}.media.{leg_id}.configure"
 
     denoise: bool | None = None
     vad: dict[str, Any] | None = None
@@ -87,6 +121,18 @@ class ConfigureLeg(LegCommand):
     """SynthesisOption as JSON: default for `tts` commands."""
     recorder: dict[str, Any] | None = None
     """RecorderOption as JSON; the first one given wins."""
+    agc: dict[str, Any] | None = None
+    """AGCOption as JSON."""
+    ambiance: dict[str, Any] | None = None
+    """AmbianceOption as JSON."""
+    media_pass: dict[str, Any] | None = None
+    """MediaPassOption as JSON; the first one given wins."""
+    subscribe: bool | None = None
+    """Send both tracks to the client's socket (protocol 10.2)."""
+    inactivity_timeout_s: float | None = None
+    """Seconds without packets of the remote party until LegInactive; 0 switches it off."""
+    unsupported: list[str] | None = None
+    """Names of options that were asked for and are not provided; each becomes an `error` event after the answer."""
 
 
 class Playback(LegCommand):
@@ -95,21 +141,97 @@ class Playback(LegCommand):
     A refusal carries the reason for an `error` event; its `sender` is that of the event.
     """
 
-    SUBJECT: ClassVar[str] = "call.{call}.media.playback"
+    SUBJECT: ClassVar[str] = "call.{call}.media.{leg_id}.playback"
 
     command: dict[str, Any]
+    loop: bool = False
+    """Play the file again and again (ringtone, music on hold); one pair of trackStart and trackEnd."""
+
+
+class StopPlayback(LegCommand):
+    """End what plays, now. The reply comes after its trackEnd is in the stream; harmless when nothing plays."""
+
+    SUBJECT: ClassVar[str] = "call.{call}.media.{leg_id}.stop"
+
+    interruption: bool = False
+    """Whether an `interruption` event goes before the trackEnd."""
 
 
 class NoteInput(LegCommand):
     """The remote party gave a sign outside RTP (SIP INFO key): it cancels waitInputTimeout."""
 
-    SUBJECT: ClassVar[str] = "call.{call}.media.input"
+    SUBJECT: ClassVar[str] = "call.{call}.media.{leg_id}.input"
+
+
+class AddCandidate(LegCommand):
+    """A trickled ICE candidate of a WebRTC leg; an empty one ends them."""
+
+    SUBJECT: ClassVar[str] = "call.{call}.media.{leg_id}.candidate"
+
+    candidate: str
+    sdp_mid: str | None = None
+    sdp_m_line_index: int | None = None
+
+
+class JoinLegs(LegCommand):
+    """Let the remote parties of this leg and of `other_leg`, on the same worker, hear each other from now on.
+
+    Said again it replaces what was said before; the join ends when either leg closes.
+    """
+
+    SUBJECT: ClassVar[str] = "call.{call}.media.{leg_id}.join"
+
+    other_leg: LegId
+    one_way: bool = False
+    """Early media: this leg's party hears the other one, who hears nothing yet."""
+    forward_dtmf: bool = True
+    pause_asr: bool = False
+    """Recognise nothing of this leg until the join ends."""
+
+
+class BridgeLeg(LegCommand):
+    """Let the remote parties of two calls, on any workers, hear each other: this is one direction's half.
+
+    The leg sends its party's audio on `call.<call>.audio.bridge` and mixes in what comes on
+    `call.<other>.audio.bridge`. The other call's leg is told likewise.
+    """
+
+    SUBJECT: ClassVar[str] = "call.{call}.media.{leg_id}.bridge"
+
+    other: CallId
+
+
+class UnbridgeLeg(LegCommand):
+    """Undo BridgeLeg; harmless when there is none."""
+
+    SUBJECT: ClassVar[str] = "call.{call}.media.{leg_id}.unbridge"
+
+    other: CallId
+
+
+class RecordedFile(Contract):
+    """A recording that was closed."""
+
+    SUBJECT: ClassVar[str] = "_part.recorded_file"
+
+    track_id: str
+    path: str
+    size_bytes: int
+
+
+class LegClosed(Contract):
+    """The leg is over; its recordings are complete on disk."""
+
+    SUBJECT: ClassVar[str] = "_reply.leg_closed"
+
+    recordings: tuple[RecordedFile, ...] = ()
 
 
 class CloseLeg(LegCommand):
     """End the leg's media. The reply comes after the last event of the leg is in the stream."""
 
-    SUBJECT: ClassVar[str] = "call.{call}.media.close"
+    SUBJECT: ClassVar[str] = "call.{call}.media.{leg_id}.close"
+    REPLY: ClassVar[type[Contract]] = LegClosed
 
 
 class PlaybackEnded(Request):
@@ -121,11 +243,21 @@ class PlaybackEnded(Request):
     call_id: CallId
 
 
+class LegInactive(Request):
+    """Nothing was heard of the remote party for the inactivity timeout; from media to the owner."""
+
+    SUBJECT: ClassVar[str] = "call.{call}.command.inactive"
+    REPLY: ClassVar[type[Contract]] = Taken
+
+    call_id: CallId
+
+
 class LegLost(Request):
-    """The worker can't go on with the leg (shutdown, socket failure); from media to the owner."""
+    """The worker can't go on with the leg (shutdown, socket failure, lost ICE); from media to the owner."""
 
     SUBJECT: ClassVar[str] = "call.{call}.command.leg-lost"
     REPLY: ClassVar[type[Contract]] = Taken
 
     call_id: CallId
+    leg_id: LegId = MAIN_LEG
     reason: str

@@ -99,13 +99,76 @@ class SipOption(ClientJson):
     hangup_headers: StringMap | None = Field(
         default=None, validation_alias=AliasChoices("hangup_headers", "hangupHeaders")
     )
+    extract_headers: list[str] | None = Field(
+        default=None, validation_alias=AliasChoices("extract_headers", "extractHeaders")
+    )
+    enable_srtp: bool | None = Field(default=None, validation_alias=AliasChoices("enable_srtp", "enableSrtp"))
+
+
+class MediaPassOption(ClientJson):
+    """The call's raw audio to and from a WebSocket server of the client's (protocol 10.3)."""
+
+    url: Annotated[str, Field(min_length=1, max_length=4096)]
+    input_sample_rate: Annotated[int, Field(ge=8000, le=48000)]
+    """Of what the peer sends, Hz."""
+    output_sample_rate: Annotated[int, Field(ge=8000, le=48000)]
+    """Of what the peer gets, Hz."""
+    packet_size: Annotated[int, Field(ge=2, le=65536, multiple_of=2)] = 2560
+    """Bytes of each message to the peer."""
+    ptime: U32 | None = None
+
+
+class AGCOption(ClientJson):
+    """Automatic gain control of the remote party's audio."""
+
+    headroom_db: Annotated[float, Field(ge=0, le=30)] = 5.0
+    max_gain_db: Annotated[float, Field(ge=0, le=90)] = 50.0
+    initial_gain_db: Annotated[float, Field(ge=0, le=90)] = 15.0
+    max_gain_change_db_per_second: Annotated[float, Field(gt=0, le=90)] = 6.0
+    max_output_noise_level_dbfs: Annotated[float, Field(ge=-120, le=0)] = -50.0
+    adjacent_speech_frames_threshold: Annotated[int, Field(ge=1, le=1000)] = 12
+    enable_limiter: bool = True
+
+
+class AmbianceOption(ClientJson):
+    """A background sound that the remote party hears, softer while somebody speaks."""
+
+    path: str | None = Field(default=None, max_length=4096)
+    enabled: bool | None = None
+    duck_level: Annotated[float, Field(ge=0, le=1)] = 0.1
+    normal_level: Annotated[float, Field(ge=0, le=1)] = 0.3
+    transition_speed: Annotated[float, Field(gt=0, le=1)] = 0.01
+    """How much of the way to its new level the gain goes in each 20 ms."""
+
+
+class ReferOption(ClientJson):
+    """How `refer` places the second leg and what is done with its audio (protocol section 6)."""
+
+    timeout: Annotated[int, Field(ge=1, le=3600)] = 30
+    """Seconds of ringing."""
+    moh: str | None = Field(default=None, max_length=4096)
+    auto_hangup: bool = True
+    denoise: bool = False
+    agc: AGCOption | None = None
+    vad: VADOption | None = None
+    asr: TranscriptionOption | None = None
+    sip: SipOption | None = None
+    call_id: str | None = Field(default=None, max_length=256)
+    """SIP Call-ID of the second leg."""
+    pause_parent_asr: bool = False
+    forward_dtmf: bool = True
 
 
 class CallOption(ClientJson):
-    """What a client asks of a call with `invite` or `accept`."""
+    """What a client asks of a call with `invite` or `accept`.
+
+    `eou`, `ringbackDetection` and `realtime` are named by the protocol and not provided; they become `error` events.
+    """
 
     caller: str | None = Field(default=None, max_length=1024)
     callee: str | None = Field(default=None, max_length=1024)
+    offer: str | None = None
+    """SDP of a WebRTC peer."""
     denoise: bool = False
     recorder: RecorderOption | None = None
     vad: VADOption | None = None
@@ -115,6 +178,21 @@ class CallOption(ClientJson):
     extra: StringMap | None = None
     handshake_timeout: Seconds | None = None
     enable_ipv6: bool = False
+    codec: str | None = Field(default=None, max_length=16)
+    """Of the audio on the socket itself (`/call`): pcm, pcmu, pcma, g722."""
+    sample_rate: Annotated[int, Field(ge=8000, le=48000)] | None = Field(
+        default=None, validation_alias=AliasChoices("sampleRate", "samplerate", "sample_rate")
+    )
+    """Of `codec: pcm`, Hz; absent: 16000."""
+    media_pass: MediaPassOption | None = None
+    subscribe: bool = False
+    inactivity_timeout: Seconds | None = None
+    agc: AGCOption | None = None
+    ambiance: AmbianceOption | None = None
+    enable_ice_lite: bool | None = None
+    eou: dict[str, Any] | None = None
+    ringback_detection: dict[str, Any] | None = None
+    realtime: dict[str, Any] | None = None
 
 
 SECRET_FIELDS = frozenset({"password", "secretKey", "secretId", "apiKey", "secret_key", "secret_id", "credential"})

@@ -47,10 +47,16 @@ class Session(Contract):
     callee: str | None = None
     option: dict[str, Any] | None = None
     """The CallOption with secrets masked."""
+    ringing_at: str | None = None
+    """RFC 3339, like `answered_at`."""
+    answered_at: str | None = None
 
 
 class OpenSession(Request):
-    """First command of an idle session: a sip-ua with room takes it and owns the call from now on."""
+    """First command of an idle session: a sip-ua with room takes it and owns the call from now on.
+
+    That holds for calls of every type: the owner runs the call machine, a media worker holds the audio.
+    """
 
     SUBJECT: ClassVar[str] = "sip.open"
     REPLY: ClassVar[type[Contract]] = Taken
@@ -74,6 +80,34 @@ class ClientCommandSent(Request):
     command: dict[str, Any]
     command_id: str | None = Field(default=None, max_length=128)
     """A repeat within 60 s is acknowledged again and not executed again."""
+
+
+class SocketCommand(Request):
+    """A command from elsewhere (REST) for a session that has no owner yet; from any gateway to the one with its socket.
+
+    It is handled as if the socket had sent it. Refused with 400 when it is no command.
+    """
+
+    SUBJECT: ClassVar[str] = "call.{call}.socket.command"
+    REPLY: ClassVar[type[Contract]] = Taken
+
+    call_id: CallId
+    command: dict[str, Any]
+
+
+class BridgeWanted(Request):
+    """The other side of a bridge asks for this one (protocol 2.13); between the owners of two calls.
+
+    With `on` the call patches `other` in and emits its own trackStart, or refuses with 409 unless it is up; without,
+    it undoes that, and always succeeds.
+    """
+
+    SUBJECT: ClassVar[str] = "call.{call}.command.bridge"
+    REPLY: ClassVar[type[Contract]] = Taken
+
+    call_id: CallId
+    other: CallId
+    on: bool
 
 
 class Attach(Request):

@@ -98,3 +98,32 @@ class CancelSpeech(Contract):
     call_id: CallId
     utterance_id: str | None = None
     """None: everything of this call."""
+
+
+class Cached(Contract):
+    """The audio is in the cache."""
+
+    SUBJECT: ClassVar[str] = "_reply.cached"
+
+    cache_key: str
+    size_bytes: int
+    existed: bool
+    """It was there before."""
+
+
+class CacheSpeech(Request):
+    """Synthesise a text now so that a later `Speak` of the same text, voice and rate starts at once.
+
+    Refused like `Speak`; 500 when synthesis fails.
+    """
+
+    SUBJECT: ClassVar[str] = "tts.cache"
+    REPLY: ClassVar[type[Contract]] = Cached
+
+    text: str
+    speaker: str | None = None
+    language: str | None = None
+    speed: float = 1.0
+    volume: float = 5.0
+    rate_hz: RateHz = 16000
+    cache_key: str | None = None
