@@ -4,6 +4,7 @@ from dialbus.config import HostPort, Loaded
 from dialbus.health import served
 from dialbus.lifecycle import run, service
 from dialbus.sessions import Sessions
+from gateway.access import Access
 from gateway.app import create_app
 from gateway.conversation import MOST_TEXT_BYTES
 from gateway.protocol import ControlFrames
@@ -19,7 +20,7 @@ async def serve(loaded: Loaded) -> None:
         await sockets.listen()
         me.health.facts(lambda: {"sockets": sockets.count})
         me.capacity = lambda: (None, sockets.count)
-        app = create_app(me.health, sockets)
+        app = create_app(me.health, Access(config.http_token), sockets)
         options = {"ws": ControlFrames, "ws_ping_interval": None, "ws_max_size": MOST_TEXT_BYTES}
         async with served(app, config.http_addr, "http_addr", **options) as bound:
             address = _reachable(bound)

@@ -1,7 +1,6 @@
 """The gateway's routes: client sockets, `/health`, `/metrics`; everything else is 404 with a JSON body."""
 
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -12,24 +11,17 @@ from starlette.routing import WebSocketRoute
 
 from dialbus import __version__
 from dialbus.health import Health
-
-AsgiApp = Callable[
-    [
-        MutableMapping[str, Any],
-        Callable[[], Awaitable[MutableMapping[str, Any]]],
-        Callable[[MutableMapping[str, Any]], Awaitable[None]],
-    ],
-    Awaitable[None],
-]
+from gateway.access import Access, AsgiApp, Guard
 
 
-def create_app(health: Health, sip_sockets: AsgiApp) -> FastAPI:
+def create_app(health: Health, access: Access, sip_sockets: AsgiApp) -> FastAPI:
     """The ASGI application.
 
     Sockets are plain ASGI endpoints, not FastAPI's: Starlette's WebSocket class refuses the messages for control
     pings (see `protocol.py`).
     """
     app = FastAPI(title="dialbus gateway", version=__version__, openapi_url=None, docs_url=None, redoc_url=None)
+    app.add_middleware(Guard, access=access)
     app.router.routes.append(WebSocketRoute("/call/sip", sip_sockets, name="call_sip"))
     app.router.routes.append(WebSocketRoute("/{path:path}", _no_such_socket, name="not_found"))
 
