@@ -40,7 +40,7 @@ def say_command(command: commands.Tts) -> core.SayCommand:
     )
 
 
-def play_command(command: commands.Play) -> core.PlayCommand:
+def play_command(command: commands.Play, *, loop: bool) -> core.PlayCommand:
     """`play` for the playback machine."""
     return core.PlayCommand(
         url=command.url,
@@ -48,6 +48,7 @@ def play_command(command: commands.Play) -> core.PlayCommand:
         auto_hangup=command.auto_hangup,
         wait_input_timeout_ms=command.wait_input_timeout,
         offset_ms=command.offset_ms,
+        loop=loop,
     )
 
 

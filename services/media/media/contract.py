@@ -14,9 +14,11 @@ PUBLISHES = (
 CONSUMES = (
     session.Heartbeat,
     media.AllocateLeg,
+    media.AllocateBeside,
     media.ConnectLeg,
     media.ConfigureLeg,
     media.Playback,
+    media.StopPlayback,
     media.NoteInput,
     media.CloseLeg,
     speech.Transcript,

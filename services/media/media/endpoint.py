@@ -1,4 +1,6 @@
-"""One leg's RTP endpoint: its sockets, whose packets are believed, order restored, packets sent (RFC 3550)."""
+"""One leg's end towards its remote party, and the one over RTP: its sockets, whose packets are believed, order
+restored, packets sent (RFC 3550).
+"""
 
 import errno
 import random
@@ -6,6 +8,9 @@ import socket
 from collections import Counter
 from collections.abc import Callable
 from ipaddress import ip_address
+from typing import Protocol
+
+import numpy as np
 
 from dialbus.contracts.media import RemoteMedia
 from media.audio.codec import Codec, make_codec
@@ -22,6 +27,78 @@ _LARGEST_DATAGRAM = 2048
 _MOST_PER_DRAIN = 64  # a flood on one port never starves the other legs of a tick
 _COMFORT_NOISE = 13  # RFC 3389: announces silence, which is what we play anyway
 _BIND_ATTEMPTS = 200
+_SILENCE = {"pcmu": b"\xff" * FRAME_UNITS, "pcma": b"\xd5" * FRAME_UNITS}
+"""20 ms in each of the G.711 laws; a codec with a memory has to encode it."""
+
+
+_FRAMES_PER_SECOND = 50
+
+
+class Endpoint(Protocol):
+    """What a leg and the engine need of the remote party's end, whatever it is made of.
+
+    Called from the tick, 50 times a second, and from requests; nothing here waits. In each tick the engine calls
+    `drain`, `next_payload` and then one of `send`, `send_silence` and `pass_over`.
+    """
+
+    accepted: int
+    """Packets, or messages, believed so far."""
+    heard_at: float | None
+    """When the last of them came."""
+
+    @property
+    def ssrc(self) -> int:
+        """Of what we send, as `trackEnd` tells it."""
+
+    @property
+    def codec(self) -> Codec | None:
+        """Of the leg now; None until it is known."""
+
+    @property
+    def sends(self) -> bool:
+        """Whether what we send now would reach somebody."""
+
+    @property
+    def on_hold(self) -> bool:
+        """Whether the remote party is on hold: nobody hears it."""
+
+    @property
+    def expects(self) -> bool:
+        """Whether the remote party is to send all the time, so that its silence means that it is gone."""
+
+    @property
+    def packets_sent(self) -> int:
+        """Packets, or messages, sent so far."""
+
+    def connect(self, remote: RemoteMedia, now: float) -> bool:
+        """An offer or answer took effect; True when the codec is another one. `remote.address` is an IP literal."""
+
+    def drain(self, now: float) -> list[str]:
+        """Take what has arrived; the keys pressed."""
+
+    def next_payload(self, now: float) -> bytes | NoAudio:
+        """The octets of the next 20 ms in `codec`, or why there are none."""
+
+    def send(self, payload: bytes) -> None:
+        """Send 20 ms of audio in `codec`."""
+
+    def send_silence(self) -> None:
+        """There is nothing to hear for 20 ms: send what the remote party expects then, perhaps nothing."""
+
+    def pass_over(self, ticks: int = 1) -> None:
+        """Let so many times 20 ms pass without sending."""
+
+    def report(self, wall: float, now: float) -> None:
+        """Every 5 s: tell how it goes, where the protocol has reports. `wall` is Unix time."""
+
+    def statistics(self) -> JitterStatistics:
+        """How the remote party's stream arrives."""
+
+    def ignored(self) -> Counter[str]:
+        """What arrived and was not believed so far, by reason."""
+
+    def close(self) -> None:
+        """Say goodbye and give back what it holds."""
 
 
 class NoPort(Exception):
@@ -120,9 +197,14 @@ class RtpEndpoint:
         return self._codec
 
     @property
-    def remote(self) -> RemoteMedia | None:
-        """What was negotiated last."""
-        return self._remote
+    def on_hold(self) -> bool:
+        """Whether the remote party is on hold."""
+        return self._remote is not None and self._remote.on_hold
+
+    @property
+    def expects(self) -> bool:
+        """Whether the remote party is to send: not while it is on hold or only listens."""
+        return self._remote is None or (not self.on_hold and self._remote.direction in ("sendrecv", "recvonly"))
 
     @property
     def sends(self) -> bool:
@@ -214,6 +296,15 @@ class RtpEndpoint:
     def send(self, payload: bytes) -> None:
         """Send 20 ms of audio."""
         self._send_to(self._sockets.rtp, self._stream.send(payload, FRAME_UNITS), self._source.destination)
+
+    def send_silence(self) -> None:
+        """Send 20 ms of digital silence: a stream that stops is a call that hangs to many a phone."""
+        assert self._codec is not None
+        constant = _SILENCE.get(self._codec.format.name)
+        if constant is None:
+            samples = self._codec.format.sample_rate_hz // _FRAMES_PER_SECOND
+            constant = self._codec.encode(np.zeros(samples, np.int16))
+        self.send(constant)
 
     def pass_over(self, ticks: int = 1) -> None:
         """Let time pass without sending."""

@@ -16,7 +16,7 @@ from media import metrics
 from media.audio.codec import Codec, G711Codec
 from media.audio.vad import SpeechDetector
 from media.endpoint import FRAME_UNITS
-from media.leg import FRAMES_PER_SECOND, Leg
+from media.leg import FRAMES_PER_SECOND, Leg, LegKey
 from media.rtp.jitter import NoAudio
 
 Pcm = npt.NDArray[np.int16]
@@ -34,8 +34,8 @@ class Engine:
         """`clock` is the monotonic clock that the moments of the ticks are on."""
         self._detector = detector
         self._clock = clock
-        self._legs: dict[str, Leg] = {}
-        self._broken: set[str] = set()
+        self._legs: dict[LegKey, Leg] = {}
+        self._broken: set[LegKey] = set()
         self._ticks = 0
 
     @property
@@ -45,13 +45,13 @@ class Engine:
 
     def add(self, leg: Leg) -> None:
         """Drive a leg from the next tick on."""
-        self._legs[leg.call_id] = leg
+        self._legs[leg.key] = leg
 
     def remove(self, leg: Leg) -> None:
         """Drive it no longer."""
-        if self._legs.pop(leg.call_id, None) is not None:
+        if self._legs.pop(leg.key, None) is not None:
             leg.count()
-        self._broken.discard(leg.call_id)
+        self._broken.discard(leg.key)
 
     def tick(self, now: float) -> None:
         """One 20 ms step of every leg, for the moment `now`."""
@@ -114,11 +114,10 @@ class Engine:
             assert codec is not None
             if not leg.endpoint.sends:
                 leg.endpoint.pass_over()
-            elif not isinstance(codec, G711Codec):
-                silence = np.zeros(codec.format.sample_rate_hz // FRAMES_PER_SECOND, np.int16)
-                leg.endpoint.send(codec.encode(silence if frame is None else frame))
             elif frame is None:
-                leg.endpoint.send(_SILENCE[codec.format.name])
+                leg.endpoint.send_silence()
+            elif not isinstance(codec, G711Codec):
+                leg.endpoint.send(codec.encode(frame))
             else:
                 _, members, frames = batches.setdefault(codec.format.name, (codec, [], []))
                 members.append(leg)
@@ -133,15 +132,11 @@ class Engine:
         try:
             return step(*arguments)
         except Exception:  # the boundary of a leg
-            if leg.call_id not in self._broken:
-                self._broken.add(leg.call_id)
-                log.exception("leg.failed", call_id=leg.call_id)
+            if leg.key not in self._broken:
+                self._broken.add(leg.key)
+                log.exception("leg.failed", call_id=leg.call_id, leg_id=leg.leg_id)
             return None
 
 
 def _decode_one(leg: Leg, codec: Codec, payload: bytes, wall: float) -> None:
     leg.hear(codec.decode(payload), wall)
-
-
-_SILENCE = {"pcmu": b"\xff" * FRAME_UNITS, "pcma": b"\xd5" * FRAME_UNITS}
-"""20 ms of digital silence in each of the G.711 laws."""

@@ -1,4 +1,4 @@
-"""One leg wired from its RTP endpoint to the bus: what the caller says becomes events, what clients ask becomes audio.
+"""One leg wired from its endpoint to the bus: what the caller says becomes events, what clients ask becomes audio.
 
 The engine drives it 50 times a second (`receive`, `hear`, `judge`, `play`); requests of the call's owner come in
 between. Nothing that the engine calls ever waits.
@@ -20,7 +20,15 @@ from dialbus.bus import Bus, BusError, Refused
 from dialbus.config import Config
 from dialbus.contracts import commands, events
 from dialbus.contracts.base import Taken
-from dialbus.contracts.media import AllocateLeg, ConfigureLeg, PlaybackEnded, RemoteMedia
+from dialbus.contracts.media import (
+    MAIN_LEG,
+    AllocateLeg,
+    ConfigureLeg,
+    LegClosed,
+    PlaybackEnded,
+    RecordedFile,
+    RemoteMedia,
+)
 from dialbus.contracts.options import RecorderOption, SynthesisOption, TranscriptionOption, VADOption
 from media import bridge, metrics, recognition
 from media.audio.concealment import Concealer
@@ -28,7 +36,7 @@ from media.audio.recorder import UnsafePathError, recording_path
 from media.audio.resample import LiveResampler, live_resampler
 from media.audio.vad import SpeechDetector
 from media.caller import CallerEffect, CallerTrack
-from media.endpoint import RtpEndpoint
+from media.endpoint import Endpoint
 from media.ledger import KEY as TURN
 from media.ledger import TurnLedger
 from media.loader import Loader, LoadError
@@ -43,6 +51,8 @@ from media.turn.input_timeout import InputTimeout
 from media.turn.utterance import UtteranceAudio, UtteranceEnded, UtteranceStarted
 
 Pcm = npt.NDArray[np.int16]
+LegKey = tuple[str, str]
+"""`call_id` and `leg_id`."""
 
 log = telemetry.get_logger()
 
@@ -84,24 +94,25 @@ class Leg:
         bus: Bus,
         config: Config,
         allocation: AllocateLeg,
-        endpoint: RtpEndpoint,
+        endpoint: Endpoint,
         detector: SpeechDetector,
         loader: Loader,
     ) -> None:
         self.call_id = allocation.call_id
+        self.leg_id = allocation.leg_id
         self.endpoint = endpoint
         self.main_track = allocation.main_track
         self.server_track = allocation.server_track
         self.touched_at = 0.0
         """When the owner or the remote party was last heard."""
-        self._log = log.bind(call_id=self.call_id)
+        self._log = log.bind(call_id=self.call_id, leg_id=self.leg_id)
         self._bus = bus
         self._config = config
         self._detector = detector
         self._loader = loader
         self._loop = asyncio.get_running_loop()
         self._outbox = Outbox(bus, self.call_id)
-        self._speech = Speech(bus, self.call_id, self)
+        self._speech = Speech(bus, self.call_id, self._bus_track("server"), self)
         self._wanted = _Wanted()
         self._muted: set[str] = set()
         self._ledger = TurnLedger()
@@ -126,6 +137,11 @@ class Leg:
         """Listen for synthesised audio."""
         self.touched_at = self._loop.time()
         await self._speech.start()
+
+    @property
+    def key(self) -> LegKey:
+        """What names the leg among all others."""
+        return self.call_id, self.leg_id
 
     @property
     def connected(self) -> bool:
@@ -188,8 +204,8 @@ class Leg:
         if self.connected:
             self._apply()
 
-    def command(self, fields: Mapping[str, Any]) -> None:
-        """A client's playback command. Raises Refused."""
+    def command(self, fields: Mapping[str, Any], *, loop: bool = False) -> None:
+        """A client's playback command; a file is repeated with `loop`. Raises Refused."""
         self.touched_at = self._loop.time()
         try:
             command = commands.command_from(dict(fields))
@@ -200,15 +216,25 @@ class Leg:
             return
         if self._playback is None:
             raise Refused(409, f"{command.command}: the leg has no media yet")
-        self._perform(self._effects_of(self._playback, command))
+        self._perform(self._effects_of(self._playback, command, loop=loop))
+
+    async def stop_playback(self, *, interruption: bool) -> None:
+        """End what plays, without hanging up; its trackEnd is stored when this returns."""
+        self.touched_at = now = self._loop.time()
+        if self._playback is not None:
+            self._perform(self._playback.interrupt(False, 0, now) if interruption else self._playback.stop(now))
+        await self._outbox.flush()
 
     def note_input(self) -> None:
         """The remote party gave a sign outside RTP."""
         if self._playback is not None:
             self._playback.input_heard()
 
-    async def close(self) -> None:
-        """End the leg; every event of it is stored when this returns. The engine no longer drives it."""
+    async def close(self) -> LegClosed:
+        """End the leg; its events are stored and its recording is complete when this returns.
+
+        The engine no longer drives it.
+        """
         self._release_errors()
         if self._playback is not None:
             self._perform(self._playback.close(self._loop.time()))
@@ -225,6 +251,13 @@ class Leg:
         await self._outbox.close(OUTBOX_WAIT_S)
         self._log.info("leg.closed", packets_in=self.endpoint.accepted, packets_out=self.endpoint.packets_sent,
                  ignored=dict(self.endpoint.ignored()))  # fmt: skip
+        return LegClosed(recordings=self._recorded())
+
+    def _recorded(self) -> tuple[RecordedFile, ...]:
+        recording = self._recording
+        if recording is None or recording.size_bytes is None:
+            return ()
+        return (RecordedFile(track_id=self.main_track, path=str(recording.path), size_bytes=recording.size_bytes),)
 
     def asr_lost(self) -> None:
         """The asr worker fell silent."""
@@ -239,7 +272,8 @@ class Leg:
         digits = self.endpoint.drain(now)
         if not self._ready and self.endpoint.accepted:
             self._ready = True
-            self._outbox.put(events.MediaReady(track_id=self.main_track, timestamp=_now_ms()))
+            if self.leg_id == MAIN_LEG:
+                self._outbox.put(events.MediaReady(track_id=self.main_track, timestamp=_now_ms()))
             self._log.info("leg.media_ready")
         if digits and self.main_track not in self._muted and self._playback is not None:
             for digit in digits:
@@ -342,6 +376,10 @@ class Leg:
         if self._recording is not None:
             self._recording.start(self.rate_hz)
 
+    def _bus_track(self, side: str) -> str:
+        """The name of this leg's audio on the bus: `main` and `server`, of further legs with their id before it."""
+        return side if self.leg_id == MAIN_LEG else f"{self.leg_id}-{side}"
+
     def _option(self, model: Any, fields: Mapping[str, Any], sender: str) -> Any:
         try:
             return model.model_validate(dict(fields))
@@ -363,6 +401,7 @@ class Leg:
         self._recognition = Recognition(
             self._bus,
             self.call_id,
+            self._bus_track("main"),
             option,
             self.rate_hz,
             heard=self._on_transcript,
@@ -410,8 +449,7 @@ class Leg:
 
     def _silence_caller(self) -> None:
         if self._track is not None:
-            held = self.endpoint.remote is not None and self.endpoint.remote.on_hold
-            self._track.silenced = held or self.main_track in self._muted
+            self._track.silenced = self.endpoint.on_hold or self.main_track in self._muted
 
     # -- what the caller says ---------------------------------------------------------------------
 
@@ -462,13 +500,15 @@ class Leg:
 
     # -- what the caller hears --------------------------------------------------------------------
 
-    def _effects_of(self, playback: core.Playback, command: commands.ClientCommand) -> list[core.PlaybackEffect]:
+    def _effects_of(
+        self, playback: core.Playback, command: commands.ClientCommand, *, loop: bool
+    ) -> list[core.PlaybackEffect]:
         now = self._loop.time()
         match command:
             case commands.Tts():
                 return playback.say(bridge.say_command(command), now)
             case commands.Play():
-                return playback.play(bridge.play_command(command), now)
+                return playback.play(bridge.play_command(command, loop=loop), now)
             case commands.Interrupt(graceful=graceful, fade_out_ms=fade_out_ms):
                 return playback.interrupt(graceful, fade_out_ms or 0, now)
             case commands.Pause():

@@ -30,8 +30,16 @@ class Outbox:
         self._queue.put_nowait(action)
 
     async def flush(self) -> None:
-        """Wait until everything put so far is stored."""
-        await self._queue.join()
+        """Wait until everything put so far is stored, or the outbox is closed."""
+        stored = asyncio.Event()
+
+        async def reached() -> None:
+            stored.set()
+
+        self.then(reached)
+        waiting = asyncio.ensure_future(stored.wait())
+        await asyncio.wait({waiting, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
 
     async def close(self, timeout_s: float) -> None:
         """Flush, then stop; what is not stored in time is lost and logged."""

@@ -23,7 +23,6 @@ log = telemetry.get_logger()
 
 PROVIDER = "whisper"
 RATE_HZ = 16000
-_TRACK = "main"
 _OPEN_TIMEOUT_S = 3.0
 _RETRY_S = 2.0
 _FRAME_SAMPLES = RATE_HZ * 80 // 1000
@@ -62,12 +61,16 @@ class Heard:
 
 
 class Recognition:
-    """Started with `start`; `heard` gets transcripts, `failed(code, reason)` is called once when there is no worker."""
+    """Started with `start`; `heard` gets transcripts, `failed(code, reason)` is called once when there is no worker.
+
+    `track` names the audio and the session on the bus; no two legs of a call have the same.
+    """
 
     def __init__(
         self,
         bus: Bus,
         call_id: str,
+        track: str,
         option: TranscriptionOption,
         rate_hz: int,
         *,
@@ -80,6 +83,7 @@ class Recognition:
         """The asr instance that has the session."""
         self._bus = bus
         self._call_id = call_id
+        self._track = track
         self._rate_hz = rate_hz
         self._heard = heard
         self._failed = failed
@@ -143,7 +147,7 @@ class Recognition:
         utterance.frames.append(
             AudioFrame(
                 call_id=self._call_id,
-                track=_TRACK,
+                track=self._track,
                 utterance=str(utterance.index),
                 sequence=len(utterance.frames),
                 rate_hz=RATE_HZ,
@@ -178,7 +182,7 @@ class Recognition:
             await self._subscription.drop()
 
     async def _end_session(self, give_up_at: float) -> None:
-        request = CloseTranscription(call_id=self._call_id, track=_TRACK)
+        request = CloseTranscription(call_id=self._call_id, track=self._track)
         left = max(0.05, give_up_at - asyncio.get_running_loop().time())
         with suppress(BusError, Refused, TimeoutError):
             await self._bus.request(request, Taken, timeout_s=left)
@@ -190,7 +194,7 @@ class Recognition:
         if after is not None:
             await after
         self._subscription = await self._bus.subscribe(
-            Transcript, self._on_transcript, call_id=self._call_id, track=_TRACK
+            Transcript, self._on_transcript, call_id=self._call_id, track=self._track
         )
         while True:
             if self.worker is None and not await self._open():
@@ -207,7 +211,7 @@ class Recognition:
 
     async def _open(self) -> bool:
         request = OpenTranscription(
-            call_id=self._call_id, track=_TRACK, model=self.option.model_type, language=self.option.language
+            call_id=self._call_id, track=self._track, model=self.option.model_type, language=self.option.language
         )
         try:
             opened = await self._bus.request(request, TranscriptionOpened, timeout_s=_OPEN_TIMEOUT_S)

@@ -29,6 +29,12 @@ class Recording:
         self._recorder: StereoRecorder | None = None
         self._blocks: asyncio.Queue[npt.NDArray[np.int16] | None] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
+        self._writer: WavWriter | None = None
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Of the file on disk; None when there is none."""
+        return self._writer.size_bytes if self._writer is not None else None
 
     def start(self, input_rate_hz: int) -> None:
         """The rate of the leg's audio is known: the timeline begins."""
@@ -63,6 +69,7 @@ class Recording:
         except (OSError, ValueError) as error:
             self._fail(str(error))
             return
+        self._writer = writer
         log.info("recording.started", path=str(self.path))
         try:
             while (block := await self._blocks.get()) is not None:

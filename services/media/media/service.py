@@ -1,8 +1,6 @@
 """The media service: takes legs from the bus, keeps them on one clock, gives them back."""
 
 import asyncio
-import random
-import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,16 +10,20 @@ from dialbus import telemetry
 from dialbus.bus import Bus, BusError, NoResponder, Refused, Subscription
 from dialbus.contracts.base import Contract, Taken
 from dialbus.contracts.media import (
+    MAIN_LEG,
+    AllocateBeside,
     AllocateLeg,
     CloseLeg,
     ConfigureLeg,
     ConnectLeg,
     LegAllocated,
+    LegClosed,
     LegCommand,
     LegLost,
     NoteInput,
     Playback,
     RemoteMedia,
+    StopPlayback,
 )
 from dialbus.contracts.session import Heartbeat
 from dialbus.lifecycle import HEARTBEAT_S, Service
@@ -29,10 +31,10 @@ from dialbus.liveness import Liveness
 from dialbus.sessions import Sessions
 from media import metrics
 from media.audio.vad import SpeechDetector
-from media.endpoint import NoPort, RtpEndpoint, local_address, open_sockets
 from media.engine import Engine
-from media.leg import Leg
+from media.leg import Leg, LegKey
 from media.loader import Loader
+from media.opening import EndpointOpener, literal
 from media.pacer import Pacer, prefer_this_thread
 
 log = telemetry.get_logger()
@@ -43,8 +45,6 @@ ABANDONED_S = 300.0
 STOP_LIMIT_S = 2.0
 """How long the owners have to close their legs when the service stops."""
 
-_random = random.SystemRandom()
-
 
 @dataclass(slots=True)
 class _Held:
@@ -52,7 +52,7 @@ class _Held:
 
     leg: Leg
     subscriptions: list[Subscription] = field(default_factory=list)
-    closing: asyncio.Task[None] | None = None
+    closing: asyncio.Task[LegClosed] | None = None
 
 
 class MediaService:
@@ -68,12 +68,15 @@ class MediaService:
         self._pacer = Pacer(self._engine.tick, self._engine.skip)
         host = me.config.http_addr.host
         self._loader = Loader(me.config.media_path, allow_loopback=_is_loopback(host))
-        self._held: dict[str, _Held] = {}
+        self._opener = EndpointOpener(me.config)
+        self._held: dict[LegKey, _Held] = {}
+        self._opening: set[LegKey] = set()
         self._neighbours = Liveness(HEARTBEAT_S)
         self._owners: set[str] = set()
         self._sessions: Sessions | None = None
         self._subscriptions: list[Subscription] = []
-        self._offer: Subscription | None = None
+        self._offers: list[Subscription] = []
+        self._offering = asyncio.Lock()
         self._stopping = False
         self._closed = asyncio.Event()
         self._late = 0
@@ -108,15 +111,14 @@ class MediaService:
             self._notice_lost_workers()
             for held in list(self._held.values()):
                 if held.closing is None and self._is_abandoned(held.leg):
-                    log.warning("leg.abandoned", call_id=held.leg.call_id)
+                    log.warning("leg.abandoned", call_id=held.leg.call_id, leg_id=held.leg.leg_id)
                     held.leg.touched_at = self._loop.time()
                     self._do(self._give_up(held, "no packets and no requests for a long time"))
 
     async def stop(self) -> None:
         """Take no more legs, tell the owners, and close what they have not closed within the limit."""
         self._stopping = True
-        if self._offer is not None:
-            await self._offer.leave()
+        await self._offer_room()
         for held in list(self._held.values()):
             self._do(self._give_up(held, "the media worker stops"))
         with suppress(TimeoutError):
@@ -132,50 +134,58 @@ class MediaService:
     # -- taking legs ------------------------------------------------------------------------------
 
     async def _offer_room(self) -> None:
-        """Be a member of the queue group exactly while there is room."""
-        has_room = len(self._held) < self.most and not self._stopping
-        if has_room and self._offer is None:
-            self._offer = await self._bus.serve(AllocateLeg, self._on_allocate, queue=QUEUE)
-        elif not has_room and self._offer is not None:
-            offer, self._offer = self._offer, None
-            self._do(offer.leave())
+        """Be a member of the queue groups exactly while there is room."""
+        async with self._offering:
+            has_room = len(self._held) + len(self._opening) < self.most and not self._stopping
+            if has_room and not self._offers:
+                for kind in self._config.media.accept:
+                    offer = await self._bus.serve(AllocateLeg, self._on_allocate, queue=QUEUE, kind=kind)
+                    self._offers.append(offer)
+            elif not has_room and self._offers:
+                # What the server has sent already is still answered: with a refusal, since the room is checked again.
+                offers, self._offers = self._offers, []
+                self._do(_leave_all(offers))
 
     async def _on_allocate(self, request: AllocateLeg) -> Contract:
-        if request.call_id in self._held:
-            raise Refused(409, "the call has a leg here")
-        if self._stopping or len(self._held) >= self.most:
+        if len(self._held) + len(self._opening) >= self.most:
             raise Refused(503, "no room on this media worker")
-        with telemetry.bound(call_id=request.call_id, leg_id=request.leg_id):
-            held = await self._open(request)
-        address = local_address(self._config.rtp_bind_ip, self._config.external_ip, await _literal(request.remote_host))
-        endpoint = held.leg.endpoint
-        return LegAllocated(worker=self._instance, address=address, port=endpoint.port, ssrc=endpoint.ssrc)
+        return await self._take(request)
 
-    async def _open(self, request: AllocateLeg) -> _Held:
-        config = self._config
-        is_v6 = request.remote_host is not None and ":" in request.remote_host
-        host = config.rtp_bind_ip or ("::" if is_v6 else "0.0.0.0")
+    async def _take(self, request: AllocateLeg) -> LegAllocated:
+        key = (request.call_id, request.leg_id)
+        if self._stopping:
+            raise Refused(503, "this media worker stops")
+        if key in self._held or key in self._opening:
+            raise Refused(409, "the call has this leg already")
+        self._opening.add(key)
         try:
-            sockets = open_sockets(host, config.rtp_start_port, config.rtp_end_port, _random.randrange)
-        except NoPort as error:
-            raise Refused(503, str(error)) from None
-        endpoint = RtpEndpoint(
-            sockets,
-            latching=config.enable_rtp_latching,
-            ssrc=_random.randrange(1, 1 << 32),
-            sequence=_random.randrange(1 << 15),  # far from its wrap, as RFC 3711 has it
-            timestamp=_random.randrange(1 << 32),
-        )
-        held = _Held(Leg(self._bus, config, request, endpoint, self._detector, self._loader))
-        self._held[request.call_id] = held
+            with telemetry.bound(call_id=request.call_id, leg_id=request.leg_id):
+                return await self._open(key, request)
+        finally:
+            self._opening.discard(key)
+            await self._offer_room()
+
+    async def _open(self, key: LegKey, request: AllocateLeg) -> LegAllocated:
+        opened = await self._opener.open(request)
+        held = _Held(Leg(self._bus, self._config, request, opened.endpoint, self._detector, self._loader))
+        self._held[key] = held
         metrics.LEGS.set(len(self._held))
-        await held.leg.start()
-        await self._listen(held)
-        self._engine.add(held.leg)
-        await self._offer_room()
-        await self._bus.flush()
-        log.info("leg.allocated", port=endpoint.port, ssrc=endpoint.ssrc)
-        return held
+        try:
+            await held.leg.start()
+            await self._listen(held)
+            self._engine.add(held.leg)
+            await self._bus.flush()
+        except BaseException:
+            await self._close(held)
+            raise
+        log.info("leg.allocated", kind=request.kind, port=opened.port, ssrc=opened.endpoint.ssrc)
+        return LegAllocated(
+            worker=self._instance,
+            address=opened.address,
+            port=opened.port,
+            ssrc=opened.endpoint.ssrc,
+            sdp=opened.sdp,
+        )
 
     async def _listen(self, held: _Held) -> None:
         """Serve the owner's requests for one leg."""
@@ -188,58 +198,71 @@ class MediaService:
             leg.configure(request)
 
         async def play(request: Playback) -> None:
-            leg.command(request.command)
+            leg.command(request.command, loop=request.loop)
+
+        async def stop(request: StopPlayback) -> None:
+            await leg.stop_playback(interruption=request.interruption)
 
         async def note(_: NoteInput) -> None:
             leg.note_input()
 
-        async def close(_: CloseLeg) -> None:
-            await self._close(held)
+        async def close(_: CloseLeg) -> LegClosed:
+            return await self._close(held)
 
-        served: list[tuple[type[LegCommand], Callable[..., Awaitable[None]]]] = [
-            (ConnectLeg, connect), (ConfigureLeg, configure), (Playback, play), (NoteInput, note), (CloseLeg, close),
+        served: list[tuple[type[LegCommand], _Handler]] = [
+            (ConnectLeg, connect), (ConfigureLeg, configure), (Playback, play), (StopPlayback, stop),
+            (NoteInput, note), (CloseLeg, close),
         ]  # fmt: skip
         for contract, handler in served:
             answer = _answering(held, handler, is_close=contract is CloseLeg)
-            held.subscriptions.append(await self._bus.serve(contract, answer, call_id=leg.call_id))
+            subscription = await self._bus.serve(contract, answer, call_id=leg.call_id, leg_id=leg.leg_id)
+            held.subscriptions.append(subscription)
+        if leg.leg_id == MAIN_LEG:
+            # A full worker takes it too: the legs of a call can be joined nowhere else.
+            held.subscriptions.append(await self._bus.serve(AllocateBeside, self._take, call_id=leg.call_id))
 
     # -- giving legs back -------------------------------------------------------------------------
 
-    async def _close(self, held: _Held) -> None:
+    async def _close(self, held: _Held) -> LegClosed:
         """Close a leg, once; everyone who asks waits for the same end."""
         if held.closing is None:
-            held.closing = self._loop.create_task(self._end(held), name=f"close {held.leg.call_id}")
-        await asyncio.shield(held.closing)
+            held.closing = self._loop.create_task(self._end(held), name=f"close {'/'.join(held.leg.key)}")
+        return await asyncio.shield(held.closing)
 
-    async def _end(self, held: _Held) -> None:
-        leg = held.leg
+    async def _end(self, held: _Held) -> LegClosed:
+        leg, closed = held.leg, LegClosed()
         self._engine.remove(leg)
         for reason, count in leg.endpoint.ignored().items():
             metrics.DROPPED.labels(reason).inc(count)
         try:
-            await leg.close()
+            closed = await leg.close()
         except Exception:  # the boundary of a leg: its place is given back whatever happened
-            log.exception("leg.close_failed", call_id=leg.call_id)
-        self._held.pop(leg.call_id, None)
+            log.exception("leg.close_failed", call_id=leg.call_id, leg_id=leg.leg_id)
+        self._held.pop(leg.key, None)
         self._closed.set()
         metrics.LEGS.set(len(self._held))
         # The reply to CloseLeg goes out from one of these: they end behind it.
         self._do(_leave_all(held.subscriptions))
         await self._offer_room()
+        return closed
 
     async def _give_up(self, held: _Held, reason: str) -> None:
         """Tell the owner that it has to do without this leg; without an owner, close it."""
+        leg = held.leg
         try:
-            await self._bus.request(LegLost(call_id=held.leg.call_id, reason=reason), Taken)
+            await self._bus.request(LegLost(call_id=leg.call_id, leg_id=leg.leg_id, reason=reason), Taken)
         except NoResponder:
-            await self._close(held)
+            for other in [other for other in self._held.values() if other.leg.call_id == leg.call_id]:
+                await self._close(other)
         except (BusError, Refused) as error:
-            log.warning("leg.owner_not_told", call_id=held.leg.call_id, error=str(error))
+            log.warning("leg.owner_not_told", call_id=leg.call_id, leg_id=leg.leg_id, error=str(error))
 
     def _is_abandoned(self, leg: Leg) -> bool:
-        remote = leg.endpoint.remote
-        if remote is not None and (remote.on_hold or remote.direction in ("sendonly", "inactive")):
-            return False  # the remote party need not send
+        """Whether nobody cares for the leg any more; one beside a main leg goes with that."""
+        if leg.leg_id != MAIN_LEG and (leg.call_id, MAIN_LEG) in self._held:
+            return False
+        if not leg.endpoint.expects:
+            return False
         heard_at = leg.endpoint.heard_at or 0.0
         return self._loop.time() - max(heard_at, leg.touched_at) > ABANDONED_S
 
@@ -285,17 +308,17 @@ class MediaService:
             log.error("media.task_failed", exc_info=error)
 
 
-def _answering(
-    held: _Held, handler: Callable[..., Awaitable[None]], *, is_close: bool
-) -> Callable[[LegCommand], Awaitable[Contract]]:
-    """The handler with the call bound to its log lines; while the leg closes, only CloseLeg is answered."""
+_Handler = Callable[..., Awaitable[Contract | None]]
+
+
+def _answering(held: _Held, handler: _Handler, *, is_close: bool) -> Callable[[LegCommand], Awaitable[Contract]]:
+    """The handler with the leg bound to its log lines; while the leg closes, only CloseLeg is answered."""
 
     async def answer(request: LegCommand) -> Contract:
         if held.closing is not None and not is_close:
             raise Refused(409, "the leg is closed")
-        with telemetry.bound(call_id=request.call_id):
-            await handler(request)
-        return Taken()
+        with telemetry.bound(call_id=request.call_id, leg_id=request.leg_id):
+            return await handler(request) or Taken()
 
     return answer
 
@@ -306,23 +329,10 @@ async def _leave_all(subscriptions: list[Subscription]) -> None:
 
 async def _resolved(remote: RemoteMedia) -> RemoteMedia:
     """The same with a literal address. Raises Refused when the name is unknown."""
-    literal = await _literal(remote.address)
-    if literal is None:
+    found = await literal(remote.address)
+    if found is None:
         raise Refused(400, f"unknown media address: {remote.address}")
-    return remote.model_copy(update={"address": literal})
-
-
-async def _literal(host: str | None) -> str | None:
-    """The IP address of a host; None when there is none."""
-    if host is None:
-        return None
-    with suppress(ValueError):
-        return str(ip_address(host))
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, 9, type=socket.SOCK_DGRAM, family=socket.AF_INET)
-    except (OSError, UnicodeError):
-        return None
-    return str(found[0][4][0]) if found else None
+    return remote.model_copy(update={"address": found})
 
 
 def _is_loopback(host: str) -> bool:

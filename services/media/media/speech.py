@@ -22,7 +22,6 @@ log = telemetry.get_logger()
 PROVIDER = "piper"
 WATCHDOG_S = 10.0
 """A worker that sends no audio for so long has failed."""
-_TRACK = "server"
 _ASK_TIMEOUT_S = 3.0
 
 
@@ -49,10 +48,12 @@ class _Awaited:
 class Speech:
     """Asks tts workers for one leg."""
 
-    def __init__(self, bus: Bus, call_id: str, listener: Listener, watchdog_s: float = WATCHDOG_S) -> None:
+    def __init__(self, bus: Bus, call_id: str, track: str, listener: Listener, watchdog_s: float = WATCHDOG_S) -> None:
+        """`track` names the audio on the bus; no two legs of a call have the same."""
         self._log = log.bind(call_id=call_id)
         self._bus = bus
         self._call_id = call_id
+        self._track = track
         self._listener = listener
         self._watchdog_s = watchdog_s
         self._loop = asyncio.get_running_loop()
@@ -63,7 +64,7 @@ class Speech:
 
     async def start(self) -> None:
         """Listen for audio."""
-        self._subscription = await self._bus.subscribe_audio(self._call_id, _TRACK, self._on_frame)
+        self._subscription = await self._bus.subscribe_audio(self._call_id, self._track, self._on_frame)
 
     def request(self, effect: RequestSpeech, rate_hz: int) -> None:
         """Ask for one utterance; the listener gets the answers."""
@@ -99,7 +100,7 @@ class Speech:
         request = Speak(
             call_id=self._call_id,
             utterance_id=effect.utterance_id,
-            track=_TRACK,
+            track=self._track,
             text=effect.text,
             speaker=options.speaker or options.model,
             language=options.language,

@@ -69,6 +69,7 @@ def _start(bus: FakeBus, heard: list[Heard], faults: list[tuple[int, str]], rate
     started = Recognition(
         cast(Bus, bus),
         "c",
+        "main",
         TranscriptionOption(language="en"),
         rate_hz,
         heard=heard.append,
@@ -202,7 +203,7 @@ async def test_a_session_begins_only_when_the_one_before_has_ended(heard, faults
         await ended
 
     session = Recognition(
-        cast(Bus, bus), "c", TranscriptionOption(), 16000,
+        cast(Bus, bus), "c", "main", TranscriptionOption(), 16000,
         heard=heard.append, failed=lambda code, reason: None, clock=lambda: 0.0,
     )  # fmt: skip
     session.start(after=before())

@@ -78,7 +78,7 @@ def _frame(sequence: int, *samples: int, utterance: str = "u1", **more: Any) -> 
 
 async def _open(bus: FakeBus, watchdog_s: float = 10.0) -> tuple[Speech, Listener]:
     listener = Listener()
-    speech = Speech(cast(Bus, bus), "c", listener, watchdog_s)
+    speech = Speech(cast(Bus, bus), "c", "server", listener, watchdog_s)
     await speech.start()
     return speech, listener
 

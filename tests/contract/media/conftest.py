@@ -18,15 +18,19 @@ from dialbus.contracts.audio import AudioFrame
 from dialbus.contracts.base import Contract, Taken
 from dialbus.contracts.events import CLIENT_EVENT
 from dialbus.contracts.media import (
+    MAIN_LEG,
+    AllocateBeside,
     AllocateLeg,
     CloseLeg,
     ConfigureLeg,
     ConnectLeg,
     LegAllocated,
+    LegClosed,
     LegLost,
     Playback,
     PlaybackEnded,
     RemoteMedia,
+    StopPlayback,
 )
 from dialbus.contracts.session import Heartbeat
 from dialbus.contracts.speech import (
@@ -83,18 +87,20 @@ def media(media_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
 
 @dataclass(slots=True)
 class Call:
-    """One call as its owner and its phone see it."""
+    """One leg of a call as its owner and its phone see it."""
 
     bus: Bus
     call_id: str
     phone: RtpPeer
     allocated: LegAllocated
+    leg_id: str = MAIN_LEG
     events: list[dict[str, Any]] = field(default_factory=list)
     """Every event stored so far, in order."""
     ended: "asyncio.Queue[PlaybackEnded]" = field(default_factory=asyncio.Queue)
     lost: "asyncio.Queue[LegLost]" = field(default_factory=asyncio.Queue)
     closed: bool = False
     _news: asyncio.Event = field(default_factory=asyncio.Event)
+    _beside: "list[Call]" = field(default_factory=list)
     _task: "asyncio.Task[None] | None" = None
 
     async def connect(self, **changes: Any) -> None:
@@ -107,20 +113,26 @@ class Call:
             payload_type=PAYLOAD_TYPES[self.phone.codec],
             telephone_event_pt=TELEPHONE_EVENT,
         ).model_copy(update=changes)
-        await self.bus.request(ConnectLeg(call_id=self.call_id, remote=remote), Taken)
+        await self.bus.request(ConnectLeg(call_id=self.call_id, leg_id=self.leg_id, remote=remote), Taken)
 
     async def configure(self, **options: Any) -> None:
         """ConfigureLeg."""
-        await self.bus.request(ConfigureLeg(call_id=self.call_id, **options), Taken)
+        await self.bus.request(ConfigureLeg(call_id=self.call_id, leg_id=self.leg_id, **options), Taken)
 
-    async def do(self, command: str, **fields: Any) -> None:
+    async def do(self, command: str, *, loop: bool = False, **fields: Any) -> None:
         """A playback command."""
-        await self.bus.request(Playback(call_id=self.call_id, command={"command": command, **fields}), Taken)
+        request = Playback(call_id=self.call_id, leg_id=self.leg_id, command={"command": command, **fields}, loop=loop)
+        await self.bus.request(request, Taken)
 
-    async def close(self) -> None:
+    async def stop_playback(self, *, interruption: bool = False) -> None:
+        """StopPlayback."""
+        request = StopPlayback(call_id=self.call_id, leg_id=self.leg_id, interruption=interruption)
+        await self.bus.request(request, Taken)
+
+    async def close(self) -> LegClosed:
         """CloseLeg."""
         self.closed = True
-        await self.bus.request(CloseLeg(call_id=self.call_id), Taken, timeout_s=5.0)
+        return await self.bus.request(CloseLeg(call_id=self.call_id, leg_id=self.leg_id), LegClosed, timeout_s=5.0)
 
     def named(self, name: str) -> list[dict[str, Any]]:
         """The events of one kind."""
@@ -148,8 +160,25 @@ class Call:
 
         self._task = asyncio.create_task(follow())
 
+    async def beside(self, codec: str = "pcmu", *, leg_id: str = "refer", connect: bool = True) -> "Call":
+        """A second leg of this call, whose party is this leg's server-side track, with a phone of its own."""
+        request = AllocateBeside(
+            call_id=self.call_id, leg_id=leg_id, main_track=SERVER, server_track=f"{leg_id}-track", refer=True,
+            remote_host="127.0.0.1",
+        )  # fmt: skip
+        allocated = await self.bus.request(request, LegAllocated)
+        phone = await open_peer(codec)
+        phone.remote = (allocated.address, allocated.port)
+        other = Call(self.bus, self.call_id, phone, allocated, leg_id, self.events, _news=self._news)
+        if connect:
+            await other.connect()
+        self._beside.append(other)
+        return other
+
     async def stop(self) -> None:
         """Close what the test left open."""
+        for other in self._beside:
+            await other.stop()
         if self._task is not None:
             await cancel_all([self._task])
         if not self.closed:

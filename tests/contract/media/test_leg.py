@@ -213,6 +213,41 @@ async def test_a_call_has_one_leg_and_a_closed_leg_is_gone(bus: Bus, dial: Dial)
     call.closed = False
 
 
+async def test_a_closed_leg_tells_its_recording(dial: Dial, media_env: dict[str, str]):
+    call, plain = await dial(), await dial()
+    await call.configure(recorder={"samplerate": 8000})
+    await call.phone.speak(tone(400, 0.3, 8000))
+
+    closed = await call.close()
+
+    path = Path(media_env["DIALBUS_RECORDER_PATH"]) / f"{call.call_id}.wav"
+    assert [(file.track_id, file.path) for file in closed.recordings] == [(call.call_id, str(path))]
+    assert closed.recordings[0].size_bytes == path.stat().st_size > 4 * 8000 * 0.2
+    assert (await plain.close()).recordings == ()
+
+
+async def test_a_second_leg_is_taken_beside_the_first_and_is_driven_apart(bus: Bus, dial: Dial):
+    await FakeTts(bus, lambda text, rate_hz: tone(float(text), 0.3, rate_hz)).start()
+    call = await dial()
+    other = await call.beside("g722")
+
+    assert other.allocated.worker == call.allocated.worker
+    assert other.allocated.port != call.allocated.port
+    await other.phone.speak(tone(400, 0.1, 16000))
+    await other.do("tts", text="900")
+    await call.until("trackEnd")
+    await call.do("tts", text="600")
+    await call.until("trackEnd", 2)
+
+    assert call.named("mediaReady") == []
+    assert [event["trackId"] for event in call.named("trackEnd")] == ["refer-track", SERVER]
+    assert loud(other.phone.audio(), 16000)[1] == pytest.approx(900, abs=3)
+    assert loud(call.phone.audio(), 8000)[1] == pytest.approx(600, abs=3)
+    await other.close()
+    heard = len(call.phone.heard)
+    await call.phone.packets(heard + 5)
+
+
 def _channels(path: Path) -> np.ndarray:
     with wave.open(str(path)) as file:
         assert (file.getnchannels(), file.getsampwidth()) == (2, 2)

@@ -231,3 +231,39 @@ async def test_bad_commands_are_refused(dial: Dial):
         with pytest.raises(Refused) as refused:
             await call.bus.request(Playback(call_id=call.call_id, command=fields), Taken)
         assert refused.value.code == 400
+
+
+async def test_stop_playback_is_answered_when_the_track_end_is_stored(bus: Bus, dial: Dial):
+    await FakeTts(bus, _tone).start()
+    call = await dial()
+
+    for interruption, expected in ((False, ["trackStart", "trackEnd"]), (True, ["interruption", "trackEnd"])):
+        seen = len(call.events)
+        await call.do("tts", text="600 5", autoHangup=True)
+        await call.until("trackStart", 1 + interruption)
+        await call.stop_playback(interruption=interruption)
+        stored = await bus.last_sequence()
+
+        await call.until("trackEnd", 1 + interruption)
+        names = [event["event"] for event in call.events[seen:] if event["event"] != "metrics"]
+        assert names[-2:] == expected
+        assert await bus.last_sequence() == stored
+    await call.stop_playback()
+    assert call.ended.empty(), "what is stopped hangs nothing up"
+
+
+async def test_a_looped_file_is_one_track_until_it_is_stopped(dial: Dial, media_env: dict[str, str]):
+    path = Path(media_env["DIALBUS_MEDIA_PATH"]) / "hold.wav"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(tone(500, 0.1, 8000).tobytes())
+    call = await dial()
+
+    await call.do("play", loop=True, url="hold.wav")
+    await eventually(lambda: loud(call.phone.audio(), 8000)[0] > 0.5, what="five rounds of the file")
+    await call.stop_playback()
+    await call.until("trackEnd")
+
+    assert [event["event"] for event in call.events] == ["trackStart", "trackEnd"]
+    assert loud(call.phone.audio(), 8000)[1] == pytest.approx(500, abs=3)
