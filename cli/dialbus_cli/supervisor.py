@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dialbus.config import Config, ConfigError, HostPort, Loaded
+from dialbus.config import Config, ConfigError, HostPort, Loaded, shown_url
 from dialbus_cli import embedded_nats
 from dialbus_cli.child import Child, Say
 
@@ -359,7 +359,7 @@ class Supervisor:
             f"dialbus is ready after {after_s:.1f} s",
             f"  WebSocket  ws://{local(str(gateway.get('http', self._config.http_addr)))}/call/sip",
             f"  SIP        sip:{local(str(sip_ua.get('sip', '')).removesuffix('/udp'))} over UDP",
-            *(f"  Webhook    {self._config.ua.handler.method} {target}" for target in targets),
+            *(f"  Webhook    {self._config.ua.handler.method} {shown_url(target)}" for target in targets),
             *([] if targets else ["  Webhook    none: inbound calls are refused until --handler URL names one"]),
             f"  Logs       {folder}" + ("" if self._plan.run_dir else " (gone at the end; --run-dir keeps them)"),
             "Ctrl-C ends it.",

@@ -16,12 +16,24 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 PREFIX = "DIALBUS_"
 
+MOST_PATTERN_LENGTH = 256
+"""Of a regular expression in the settings."""
+_HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h)?\s*$")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
 
@@ -67,22 +79,51 @@ def parse_host_port(value: Any) -> Any:
 
 
 def _ip(value: str) -> str:
-    ip_address(value)
+    try:
+        ip_address(value)
+    except ValueError:
+        raise ValueError("an IP address without a port or a name, such as 203.0.113.7") from None
     return value
+
+
+def _host_and_port(value: str) -> str:
+    if not _HOST_AND_PORT.fullmatch(value):
+        raise ValueError("a host, or host:port, such as sip.example.org:5060")
+    return value
+
+
+def _pattern(value: Any) -> Any:
+    if isinstance(value, re.Pattern):
+        return value
+    if not isinstance(value, str) or len(value) > MOST_PATTERN_LENGTH:
+        raise ValueError(f"a regular expression of at most {MOST_PATTERN_LENGTH} characters")
+    try:
+        return re.compile(value)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"not a regular expression: {error}") from None
 
 
 def _list(value: Any) -> Any:
     """Lists may come from the environment as JSON or separated by commas."""
     if isinstance(value, str):
         text = value.strip()
-        return json.loads(text) if text.startswith("[") else [part.strip() for part in text.split(",") if part.strip()]
+        return _json(text) if text.startswith("[") else [part.strip() for part in text.split(",") if part.strip()]
+    return value
+
+
+def _json(value: Any) -> Any:
+    """Tables and lists of tables come from the environment as JSON."""
+    if isinstance(value, str):
+        try:
+            return json.loads(value)
+        except ValueError as error:
+            raise ValueError(f"not JSON: {error}") from None
     return value
 
 
 def _header_pairs(value: Any) -> Any:
     """`[["K","V"]]`, a table, or JSON of either."""
-    if isinstance(value, str):
-        value = json.loads(value)
+    value = _json(value)
     return list(value.items()) if isinstance(value, dict) else value
 
 
@@ -90,32 +131,67 @@ Duration = Annotated[float, BeforeValidator(duration_s), Field(ge=0)]
 Address = Annotated[HostPort, BeforeValidator(parse_host_port)]
 Ip = Annotated[str, AfterValidator(_ip)]
 PortNumber = Annotated[int, Field(ge=0, le=65535)]
+Pattern = Annotated[re.Pattern[str], BeforeValidator(_pattern)]
 CodecName = Literal["pcmu", "pcma", "g722", "opus", "telephone_event"]
 LegKind = Literal["rtp", "webrtc", "socket"]
 
 
-def _codec_names(value: Any) -> Any:
-    synonyms = {"dtmf": "telephone_event", "2833": "telephone_event", "telephone-event": "telephone_event"}
+def _codec_names(value: Any, info: ValidationInfo) -> Any:
+    """Names in their order, each once; what an anchor has and we don't is left out with a warning."""
     names = _list(value)
-    return [synonyms.get(str(name).lower(), str(name).lower()) for name in names] if isinstance(names, list) else names
+    if not isinstance(names, list):
+        return names
+    lowered = [str(name).strip().lower() for name in names]
+    known = dict.fromkeys(_CODEC_SYNONYMS.get(name, name) for name in lowered if name not in _ABSENT_CODECS)
+    for name in sorted(_ABSENT_CODECS & set(lowered)):
+        _warn(info, f"codecs: {name} is not available, left out")
+    return list(known)
+
+
+def _has_audio(names: list[CodecName]) -> list[CodecName]:
+    if set(names) <= {"telephone_event"}:
+        raise ValueError("no codec for audio is left")
+    return names
+
+
+def _warn(info: ValidationInfo, text: str) -> None:
+    if info.context is not None:
+        info.context.append(text)
+
+
+Codecs = Annotated[list[CodecName], BeforeValidator(_codec_names), AfterValidator(_has_audio)]
+_CODEC_SYNONYMS = {"dtmf": "telephone_event", "2833": "telephone_event", "telephone-event": "telephone_event"}
+_ABSENT_CODECS = frozenset({"g729"})
+
+
+def _not_a_playbook(value: Any) -> Any:
+    if isinstance(value, str) and value.lower() == "playbook":
+        raise ValueError('playbooks are not supported, use type = "webhook" and decide in your application')
+    return value
+
+
+def _not_s3(value: Any) -> Any:
+    if isinstance(value, str) and value.lower() == "s3":
+        raise ValueError('s3 is not supported, use type = "local" or "http"')
+    return value
 
 
 class Section(BaseModel):
     """A table of the file."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True, populate_by_name=True)
 
 
 class HandlerConfig(Section):
     """`[ua.handler]`: who is told of an inbound call."""
 
-    type: Literal["webhook"] = "webhook"
+    type: Annotated[Literal["webhook"], BeforeValidator(_not_a_playbook)] = "webhook"
     url: str | None = None
     urls: Annotated[list[str], BeforeValidator(_list)] = []
     method: Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")] = "POST"
     headers: Annotated[list[tuple[str, str]], BeforeValidator(_header_pairs)] = []
     timeout: Duration = 10.0
-    secret: str | None = None
+    secret: str | None = Field(default=None, repr=False)
     """Key of the `X-Dialbus-Signature` header; absent: not signed."""
 
     @property
@@ -127,7 +203,9 @@ class HandlerConfig(Section):
     def _http_only(self) -> "HandlerConfig":
         for target in self.targets:
             if not target.lower().startswith(("http://", "https://")):
-                raise ValueError(f"a webhook URL begins with http:// or https://, not {target[:80]!r}")
+                raise ValueError(
+                    f"a webhook URL begins with http:// or https://, not {_without_credentials(target)[:80]!r}"
+                )
         return self
 
 
@@ -149,6 +227,48 @@ class RegisterUser(Section):
     credential: CredentialConfig | None = None
 
 
+class UriPattern(Section):
+    """Regular expressions, searched for in a URI's parts; absent: anything."""
+
+    user: Pattern | None = None
+    host: Pattern | None = None
+
+
+class UriParts(Section):
+    """New parts of a URI; absent: kept. A host may carry a port; without one the URI keeps its own."""
+
+    user: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    host: Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_host_and_port)] | None = None
+
+
+class TrunkMatch(Section):
+    """What a call must be for the rule: every pattern has to hold, none at all means every call."""
+
+    from_: UriPattern = Field(default=UriPattern(), alias="from")
+    to: UriPattern = UriPattern()
+
+
+class TrunkRewrite(Section):
+    """What the rule makes of the call."""
+
+    from_: UriParts = Field(default=UriParts(), alias="from")
+    to: UriParts = UriParts()
+    contact: UriParts = UriParts()
+
+
+class TrunkRuleBody(Section):
+    """`rule` of one entry of `[[trunk_rules]]`."""
+
+    match: TrunkMatch = TrunkMatch()
+    rewrite: TrunkRewrite = TrunkRewrite()
+
+
+class TrunkRule(Section):
+    """One entry of `[[trunk_rules]]`: outbound calls that match are rewritten; the first match wins."""
+
+    rule: TrunkRuleBody = TrunkRuleBody()
+
+
 class UaConfig(Section):
     """`[ua]`: SIP."""
 
@@ -157,7 +277,7 @@ class UaConfig(Section):
     useragent: str = "dialbus/0.1.0"
     callid_suffix: str | None = None
     accept_timeout: Duration = 60.0
-    register_users: list[RegisterUser] = []
+    register_users: Annotated[list[RegisterUser], BeforeValidator(_json)] = []
     graceful_shutdown: bool = True
     graceful_shutdown_timeout: Duration = 30.0
     handler: HandlerConfig = HandlerConfig()
@@ -231,7 +351,7 @@ class IceServer(Section):
 class CallRecordConfig(Section):
     """`[callrecord]`: where records of calls go."""
 
-    type: Literal["local", "http"] = "local"
+    type: Annotated[Literal["local", "http"], BeforeValidator(_not_s3)] = "local"
     root: Path = Path("./config/cdr")
     """Of `local`."""
     url: str | None = None
@@ -263,11 +383,11 @@ class FetchConfig(Section):
 class ProvidersConfig(Section):
     """`[providers]`: names of other vendors and what stands for them here; names are case-blind."""
 
-    asr: dict[str, str] = {}
+    asr: Annotated[dict[str, str], BeforeValidator(_json)] = {}
     """Provider name → `whisper`."""
-    tts: dict[str, str] = {}
+    tts: Annotated[dict[str, str], BeforeValidator(_json)] = {}
     """Provider name → `piper`."""
-    speakers: dict[str, str] = {}
+    speakers: Annotated[dict[str, str], BeforeValidator(_json)] = {}
     """Speaker name → a voice of ours; an empty text is the default voice."""
 
 
@@ -291,8 +411,10 @@ class Config(Section):
     rtp_end_port: PortNumber = 42000
     rtp_bind_ip: Ip | None = None
     enable_rtp_latching: bool = True
-    codecs: Annotated[list[CodecName], BeforeValidator(_codec_names)] = ["g722", "pcmu", "pcma", "telephone_event"]
-    ice_servers: list[IceServer] | None = None
+    codecs: Codecs = ["g722", "pcmu", "pcma", "telephone_event"]
+    trunk_rules: Annotated[list[TrunkRule], BeforeValidator(_json)] = []
+    """Rewrite outbound calls, `invite` and `refer` alike; the first rule that matches."""
+    ice_servers: Annotated[list[IceServer] | None, BeforeValidator(_json)] = None
     """Told to browsers and used by us; absent: one public STUN entry is told, none is used."""
     recorder_path: Path = Path("./config/recorders")
     recorder_format: Literal["wav"] = "wav"
@@ -326,8 +448,12 @@ class Config(Section):
 
 _FLAT_UA = ("addr", "udp_port", "useragent", "accept_timeout", "register_users", "graceful_shutdown",
             "graceful_shutdown_timeout", "handler", "callid_suffix")  # fmt: skip
+_FLAT_RECORDING = {"path": "recorder_path", "format": "recorder_format"}
 _IGNORED = frozenset({
-    "proxy", "console", "database_url", "restsend_token", "stun_server",
+    "proxy", "console", "database_url", "restsend_token", "stun_server", "log_file", "http_gzip", "tls_port",
+    "tls_cert_file", "tls_key_file", "enable_srtp", "enable_ice_lite", "auto_learn_public_address",
+    "http_access_skip_paths", "rewrites", "peers", "ambiance", "recording.filename_pattern",
+    "recording.native_samplerate",
 })  # fmt: skip
 """Keys of the anchors that this version does not act on; named in one warning each."""
 
@@ -354,7 +480,8 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     for keys, value in _from_environment(environ, warnings):
         _put(table, keys, value)
     try:
-        return Loaded(Config.model_validate(table), tuple(warnings))
+        config = Config.model_validate(table, context=warnings)
+        return Loaded(config, tuple(warnings))
     except ValidationError as error:
         raise ConfigError(*(_fault(item, environ) for item in error.errors(include_url=False))) from None
 
@@ -371,54 +498,72 @@ def _read(path: Path, *, required: bool) -> dict[str, Any]:
 
 
 def _seed_form(data: dict[str, Any]) -> dict[str, Any]:
-    """Flat keys of active-call moved under `[ua]`, where a key of the seed's form wins."""
+    """Flat keys of active-call moved to where the seed has them; a key of the seed's form wins."""
     table = dict(data)
     flat = {key: table.pop(key) for key in _FLAT_UA if key in table}
-    if flat:
+    if flat and isinstance(table.get("ua", {}), Mapping):
         table["ua"] = flat | dict(table.get("ua", {}))
     recording = table.get("recording")
-    if isinstance(recording, dict) and "path" in recording:
-        table["recording"] = {key: value for key, value in recording.items() if key not in ("path", "format")}
-        table.setdefault("recorder_path", recording["path"])
+    if isinstance(recording, Mapping):
+        table["recording"] = {key: value for key, value in recording.items() if key not in _FLAT_RECORDING}
+        for key, name in _FLAT_RECORDING.items():
+            if key in recording:
+                table.setdefault(name, recording[key])
     return table
 
 
 def _unknown(table: Mapping[str, Any], model: type[BaseModel], prefix: str = "") -> list[str]:
     warnings = []
+    fields = {field.alias or name: field for name, field in model.model_fields.items()}
     for key, value in table.items():
-        field = model.model_fields.get(key)
-        if field is None:
-            if not prefix and key in _IGNORED:
-                warnings.append(f"{key}: not supported by this version, ignored")
+        if key not in fields:
+            if f"{prefix}{key}" in _IGNORED:
+                warnings.append(f"{prefix}{key}: not supported by this version, ignored")
             else:
-                near = difflib.get_close_matches(key, model.model_fields, n=1)
+                near = difflib.get_close_matches(key, fields, n=1)
                 hint = f", did you mean {prefix}{near[0]}?" if near else ""
                 warnings.append(f"{prefix}{key}: unknown key, ignored{hint}")
-        elif isinstance(value, Mapping) and (section := _section(field.annotation)) is not None:
-            warnings += _unknown(value, section, f"{prefix}{key}.")
+        elif (section := _section(fields[key].annotation)) is not None:
+            for item, index in _tables(value):
+                warnings += _unknown(item, section, f"{prefix}{key}{index}.")
     return warnings
 
 
+def _tables(value: Any) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """A table itself, or those in a list, each with its index as text."""
+    if isinstance(value, Mapping):
+        yield value, ""
+    elif isinstance(value, list):
+        yield from ((item, f"[{number}]") for number, item in enumerate(value) if isinstance(item, Mapping))
+
+
 def _section(annotation: Any) -> type[BaseModel] | None:
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, Section):
-            return candidate
-    return None
+    """The table behind `Table`, `Table | None`, `list[Table]`, …"""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _section(part)) is not None), None)
 
 
 def variables(model: type[BaseModel] = Config, path: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Every environment variable with the key path that it sets, in the file's order."""
+    """Every environment variable with the key path that it sets, in the file's order.
+
+    A table has one for each of its keys; a list, or a table of names, is one variable with JSON in it.
+    """
     for name, field in model.model_fields.items():
         keys = (*path, name)
         section = _section(field.annotation)
-        if section is not None and section is field.annotation:
-            yield from variables(section, keys)  # type: ignore[arg-type]
+        if section is not None and get_origin(field.annotation) is not list and not _holds_list(field.annotation):
+            yield from variables(section, keys)
         else:
             yield PREFIX + "_".join(keys).upper(), keys
 
 
-_AS_JSON = frozenset({"register_users", "ice_servers", "callrecord", "asr", "tts", "speakers"})
-"""Last parts of keys whose values are JSON in the environment."""
+def _holds_list(annotation: Any) -> bool:
+    return any(get_origin(part) is list for part in get_args(annotation))
+
+
+_SECRET_KEYS = frozenset({"password", "secret", "headers", "credential", "http_token"})
+"""Keys whose text or list is never printed; `credential` is a table in one place and a text in another."""
 _OWN = frozenset({"CONF", "RUN_DIR", "INSTANCE", "BUILD_NETWORK", "CONFIG", "HTTP_PORT", "NATS_PORT"})
 """Variables of the supervisor and of docker-compose.yml, which are no settings."""
 
@@ -429,36 +574,44 @@ def _from_environment(environ: Mapping[str, str], warnings: list[str]) -> Iterat
         if not name.startswith(PREFIX) or name[len(PREFIX) :] in _OWN:
             continue
         if name in known:
-            keys = known[name]
-            yield keys, _parsed(value) if keys[-1] in _AS_JSON else value
+            yield known[name], value
         else:
             near = difflib.get_close_matches(name, known, n=1)
             warnings.append(f"{name}: unknown variable, ignored" + (f", did you mean {near[0]}?" if near else ""))
 
 
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
 def _put(table: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
     for key in keys[:-1]:
-        table[key] = dict(table.get(key, {}))
+        below = table.get(key, {})
+        if not isinstance(below, Mapping):
+            return  # no table at all: the fault is told where the whole is checked
+        table[key] = dict(below)
         table = table[key]
     table[keys[-1]] = value
 
 
 def _fault(item: Any, environ: Mapping[str, str]) -> str:
+    """One line: the setting, and the variable when it came from there; its value unless it may be a secret."""
     keys = tuple(str(part) for part in item["loc"])
-    variable = PREFIX + "_".join(keys).upper()
-    where = f"{variable} ({'.'.join(keys)})" if variable in environ else ".".join(keys)
+    names = (PREFIX + "_".join(keys[:depth]).upper() for depth in range(len(keys), 0, -1))
+    variable = next((name for name in names if name in environ), None)
+    where = f"{variable} ({'.'.join(keys)})" if variable is not None else ".".join(keys)
     message = item["msg"].removeprefix("Value error, ")
-    shown = f", got {item['input']!r}" if item["type"] != "missing" and not isinstance(item["input"], dict) else ""
-    if any(word in keys[-1].lower() for word in ("password", "secret")) if keys else False:
-        shown = ""
+    value = item["input"]
+    tellable = isinstance(value, str | int | float) and not any(_is_secret(key) for key in keys)
+    shown = f", got {_without_credentials(value)[:200]!r}" if item["type"] != "missing" and tellable else ""
     return f"{where}: {message}{shown}" if where else f"{message}"
+
+
+def _is_secret(key: str) -> bool:
+    """Whether what is below this key is, or holds, something that nobody else may read."""
+    return key in _SECRET_KEYS or key in ("register_users", "ice_servers")
+
+
+def _without_credentials(value: Any) -> str:
+    """A value as text; of a URL neither the user's name and password nor the query are left."""
+    text = re.sub(r"//[^/@\s]+@", "//***@", str(value))
+    return re.sub(r"^(https?://[^?\s]+)\?\S+$", r"\1?***", text, flags=re.IGNORECASE)
 
 
 def load_or_exit(path: Path | None = None) -> Loaded:
@@ -475,14 +628,21 @@ def masked(config: Config) -> dict[str, Any]:
     """The settings for the log, secrets replaced by `***`."""
 
     def walk(value: Any, key: str = "") -> Any:
+        if value and key in _SECRET_KEYS and not isinstance(value, BaseModel):
+            return "***"
         if isinstance(value, BaseModel):
             return {name: walk(getattr(value, name), name) for name in type(value).model_fields}
+        if isinstance(value, dict):
+            return {name: walk(item, name) for name, item in value.items()}
         if isinstance(value, list | tuple):
             return [walk(item, key) for item in value]
-        if value and key in ("password", "secret", "headers", "credential", "http_token"):
-            return "***"
-        return (
-            value if isinstance(value, int | float | bool | type(None)) else re.sub(r"//[^/@]+@", "//***@", str(value))
-        )
+        if isinstance(value, int | float | bool | type(None)):
+            return value
+        return value.pattern if isinstance(value, re.Pattern) else _without_credentials(value)
 
     return {name: walk(getattr(config, name), name) for name in type(config).model_fields}
+
+
+def shown_url(url: str) -> str:
+    """A URL as it may be printed: without the secrets that some put into it."""
+    return _without_credentials(url)

@@ -1,10 +1,11 @@
 """config.toml in both layouts, the environment, and faults that name their setting (protocol 8)."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from dialbus.config import Config, ConfigError, HostPort, duration_s, load, masked, variables
+from dialbus.config import Config, ConfigError, HostPort, duration_s, load, masked, shown_url, variables
 
 SEED = """
 http_addr = "127.0.0.1:8081"
@@ -45,6 +46,94 @@ def test_the_flat_form_and_the_table_wins(tmp_path: Path) -> None:
     assert loaded.warnings == ()
 
 
+def test_both_layouts_in_one_file(tmp_path: Path) -> None:
+    """Every key that active-call has flat, beside the seed's tables."""
+    text = """
+    addr = "127.0.0.9"
+    useragent = "flat"
+    callid_suffix = "flat.example"
+    graceful_shutdown = false
+    graceful_shutdown_timeout = 5
+    recorder_path = "/seed"
+    [[register_users]]
+    server = "flat"
+    username = "u"
+    [handler]
+    type = "webhook"
+    url = "http://flat/"
+    [recording]
+    path = "/flat"
+    format = "wav"
+    auto_start = true
+    [ua]
+    useragent = "seed"
+    """
+    config = load(write(tmp_path, text), {}).config
+    assert (config.ua.addr, config.ua.useragent, config.ua.callid_suffix) == ("127.0.0.9", "seed", "flat.example")
+    assert (config.ua.graceful_shutdown, config.ua.graceful_shutdown_timeout) == (False, 5)
+    assert [user.server for user in config.ua.register_users] == ["flat"]
+    assert config.ua.handler.targets == ["http://flat/"]
+    assert (config.recorder_path, config.recorder_format, config.recording.auto_start) == (Path("/seed"), "wav", True)
+
+    seed = '\n[ua.handler]\nurl = "http://seed/"\n'
+    assert load(write(tmp_path, text + seed), {}).config.ua.handler.targets == ["http://seed/"]
+
+
+def test_codecs_by_all_their_names_each_once_and_without_those_we_lack(tmp_path: Path) -> None:
+    text = 'codecs = ["Opus", "g729", "pcma", "PCMU", "g722", "2833", "dtmf", "telephone_event", "pcma"]\n'
+    loaded = load(write(tmp_path, text), {})
+    assert loaded.config.codecs == ["opus", "pcma", "pcmu", "g722", "telephone_event"]
+    assert loaded.warnings == ("codecs: g729 is not available, left out",)
+    assert load(None, {"DIALBUS_CODECS": "pcmu,g729"}).warnings == loaded.warnings
+
+
+def test_tables_and_lists_of_tables_from_the_environment() -> None:
+    environ = {
+        "DIALBUS_CALLRECORD_TYPE": "http",
+        "DIALBUS_CALLRECORD_URL": "https://example.org/cdr",
+        "DIALBUS_CALLRECORD_HEADERS": '[["Authorization", "Bearer x"]]',
+        "DIALBUS_ICE_SERVERS": '[{"urls": ["turn:t:3478"], "username": "u", "credential": "c"}]',
+        "DIALBUS_UA_REGISTER_USERS": (
+            '[{"server": "s", "username": "u", "credential": {"username": "u", "password": "p"}}]'
+        ),
+        "DIALBUS_PROVIDERS_TTS": '{"tencent": "piper"}',
+        "DIALBUS_TRUNK_RULES": '[{"rule": {"match": {"from": {"user": "^7"}}, "rewrite": {"to": {"host": "h:5062"}}}}]',
+        "DIALBUS_AMI_ALLOWS": "10.0.0.0/8, 192.0.2.1",
+    }
+    loaded = load(None, environ)
+    config = loaded.config
+    assert loaded.warnings == ()
+    assert config.callrecord is not None
+    assert (config.callrecord.type, config.callrecord.url) == ("http", "https://example.org/cdr")
+    assert config.callrecord.headers == [("Authorization", "Bearer x")]
+    assert config.ice_servers is not None
+    assert config.ice_servers[0].credential == "c"
+    assert config.ua.register_users[0].credential is not None
+    assert config.ua.register_users[0].credential.password == "p"
+    assert config.providers.tts == {"tencent": "piper"}
+    (rule,) = config.trunk_rules
+    assert rule.rule.match.from_.user is not None
+    assert rule.rule.match.from_.user.pattern == "^7"
+    assert rule.rule.rewrite.to.host == "h:5062"
+    assert config.ami.allows == ["10.0.0.0/8", "192.0.2.1"]
+    assert load(None, {}).config.callrecord is None
+
+
+def test_bad_json_in_a_variable_is_told_without_what_it_holds() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(
+            None,
+            {
+                "DIALBUS_UA_REGISTER_USERS": '[{"password": "hunter2"',
+                "DIALBUS_ICE_SERVERS": '[{"credential": "hunter2"}]',
+            },
+        )
+    lines = sorted(caught.value.lines)
+    assert lines[0].startswith("DIALBUS_ICE_SERVERS (ice_servers.0.urls)")
+    assert lines[1].startswith("DIALBUS_UA_REGISTER_USERS (ua.register_users): not JSON")
+    assert "hunter2" not in str(lines)
+
+
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     environ = {
         "DIALBUS_UA_UDP_PORT": "0",
@@ -67,6 +156,22 @@ def test_every_key_has_its_own_variable() -> None:
     assert {"DIALBUS_HTTP_ADDR", "DIALBUS_UA_UDP_PORT", "DIALBUS_UA_HANDLER_URL", "DIALBUS_NATS_URL"} <= set(names)
 
 
+def test_keys_of_the_anchors_that_are_not_ours_are_named(tmp_path: Path) -> None:
+    text = (
+        'log_file = "/x"\ntls_port = 5061\npeers = ["a:1"]\nenable_srtp = true\n[recording]\nfilename_pattern = "x"\n'
+    )
+    text += '[[trunk_rules]]\nrule.match.form.user = "x"\nname = "n"\n'
+    assert load(write(tmp_path, text), {}).warnings == (
+        "log_file: not supported by this version, ignored",
+        "tls_port: not supported by this version, ignored",
+        "peers: not supported by this version, ignored",
+        "enable_srtp: not supported by this version, ignored",
+        "recording.filename_pattern: not supported by this version, ignored",
+        "trunk_rules[0].rule.match.form: unknown key, ignored, did you mean trunk_rules[0].rule.match.from?",
+        "trunk_rules[0].name: unknown key, ignored",
+    )
+
+
 def test_unknown_keys_warn_with_a_suggestion(tmp_path: Path) -> None:
     loaded = load(write(tmp_path, 'http_adr = "x"\n[ua]\nudp_prt = 1\n[proxy]\na = 1\n'), {"DIALBUS_HTTP_ADRR": "1"})
     assert loaded.config == Config()
@@ -85,9 +190,19 @@ def test_unknown_keys_warn_with_a_suggestion(tmp_path: Path) -> None:
         ('[ua]\naddr = "nowhere"\n', "ua.addr"),
         ('http_addr = "8080"\n', "http_addr"),
         ('[ua]\naccept_timeout = "soon"\n', "ua.accept_timeout"),
-        ('[ua.handler]\ntype = "playbook"\n', "ua.handler.type"),
+        ('[ua.handler]\ntype = "playbook"\n', "ua.handler.type: playbooks are not supported"),
+        ('[handler]\ntype = "playbook"\ndefault = "x.md"\n', "ua.handler.type: playbooks are not supported"),
+        ('[callrecord]\ntype = "s3"\nbucket = "b"\n', "callrecord.type: s3 is not supported"),
+        ('[callrecord]\ntype = "http"\n', "callrecord: url: an http(s) URL is needed"),
+        ('external_ip = "203.0.113.7:5060"\n', "external_ip: an IP address without a port"),
+        ('external_ip = "sip.example.org"\n', "external_ip"),
+        ('codecs = ["g729", "dtmf"]\n', "codecs: no codec for audio is left"),
+        ('codecs = ["gsm"]\n', "codecs.0"),
+        ('recorder_format = "ogg"\n', "recorder_format"),
+        ('[[trunk_rules]]\nrule.match.to.user = "+1("\n', "trunk_rules.0.rule.match.to.user: not a regular expression"),
+        ('[[trunk_rules]]\nrule.rewrite.to.host = "a b"\n', "trunk_rules.0.rule.rewrite.to.host: a host"),
+        ("udp_port = 1\nua = 5\n", "ua"),
         ('[ua.handler]\nurl = "ftp://x"\n', "ua.handler"),
-        ('codecs = ["g729"]\n', "codecs"),
         ("rtp_start_port = 5000\nrtp_end_port = 4000\n", "rtp_end_port"),
         ("ua = 5\n", "ua"),
         ("= 5\n", "config.toml"),
@@ -112,12 +227,48 @@ def test_a_named_file_must_exist(tmp_path: Path) -> None:
 
 
 def test_secrets_are_not_told(tmp_path: Path) -> None:
-    text = '[ua.handler]\nsecret = "topsecret"\n[[ua.register_users]]\nserver = "s"\nusername = "u"\n'
-    text += '[ua.register_users.credential]\nusername = "u"\npassword = "hunter2"\n'
+    text = """
+    http_token = "hunter2"
+    llmproxy = "https://key:hunter2@llm.example/v1"
+    [ua.handler]
+    secret = "hunter2"
+    url = "https://me:hunter2@app.example/hook?token=hunter2"
+    headers = [["Authorization", "Bearer hunter2"]]
+    [[ua.register_users]]
+    server = "s"
+    username = "u"
+    credential = { username = "u", password = "hunter2" }
+    [[ice_servers]]
+    urls = ["turn:t"]
+    username = "u"
+    credential = "hunter2"
+    [callrecord]
+    type = "http"
+    url = "https://cdr.example/?key=hunter2"
+    headers = { X-Key = "hunter2" }
+    """
     config = load(write(tmp_path, text), {"DIALBUS_NATS_URL": "nats://me:hunter2@nats:4222"}).config
-    shown = str(masked(config))
+    shown = json.dumps(masked(config))
     assert "hunter2" not in shown
-    assert "topsecret" not in shown
+    assert "hunter2" not in shown_url(config.ua.handler.targets[0])
+    assert "hunter2" not in repr(config.ua.register_users)
+    assert '"username": "u"' in shown, "what is no secret is shown"
+    assert "https://***@app.example/hook?***" in shown
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"DIALBUS_HTTP_TOKEN": "hunter2", "DIALBUS_UA_HANDLER_HEADERS": "hunter2"},
+        {"DIALBUS_UA_HANDLER_URL": "ftp://me:hunter2@x"},
+        {"DIALBUS_UA_HANDLER_SECRET": "hunter2", "DIALBUS_UA_UDP_PORT": "x"},
+        {"DIALBUS_EXTERNAL_IP": "//me:hunter2@x"},
+    ],
+)
+def test_a_fault_tells_no_secret(environ: dict[str, str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(None, environ)
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("50s", 50), ("1m", 60), ("1.5h", 5400), ("250ms", 0.25), ("7", 7)])
