@@ -33,7 +33,8 @@ PREFIX = "DIALBUS_"
 
 MOST_PATTERN_LENGTH = 256
 """Of a regular expression in the settings."""
-_HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h)?\s*$")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
 
@@ -87,9 +88,24 @@ def _ip(value: str) -> str:
 
 
 def _host_and_port(value: str) -> str:
-    if not _HOST_AND_PORT.fullmatch(value):
+    match = _HOST_AND_PORT.fullmatch(value)
+    if match is None or not 0 < int(match[1] or 5060) < 65536:
         raise ValueError("a host, or host:port, such as sip.example.org:5060")
     return value
+
+
+def _line(value: str) -> str:
+    """Text that stands in a header: nothing in it may begin another one."""
+    if not value.isprintable():
+        raise ValueError("control characters are not allowed")
+    return value
+
+
+def _header_lines(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    for name, value in pairs:
+        if not _TOKEN.fullmatch(name) or not value.isprintable():
+            raise ValueError(f"{name[:64]!r} and its value make no header")
+    return pairs
 
 
 def _pattern(value: Any) -> Any:
@@ -131,6 +147,8 @@ Duration = Annotated[float, BeforeValidator(duration_s), Field(ge=0)]
 Address = Annotated[HostPort, BeforeValidator(parse_host_port)]
 Ip = Annotated[str, AfterValidator(_ip)]
 PortNumber = Annotated[int, Field(ge=0, le=65535)]
+HeaderPairs = Annotated[list[tuple[str, str]], BeforeValidator(_header_pairs), AfterValidator(_header_lines)]
+Line = Annotated[str, AfterValidator(_line)]
 Pattern = Annotated[re.Pattern[str], BeforeValidator(_pattern)]
 CodecName = Literal["pcmu", "pcma", "g722", "opus", "telephone_event"]
 LegKind = Literal["rtp", "webrtc", "socket"]
@@ -188,8 +206,8 @@ class HandlerConfig(Section):
     type: Annotated[Literal["webhook"], BeforeValidator(_not_a_playbook)] = "webhook"
     url: str | None = None
     urls: Annotated[list[str], BeforeValidator(_list)] = []
-    method: Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")] = "POST"
-    headers: Annotated[list[tuple[str, str]], BeforeValidator(_header_pairs)] = []
+    method: Annotated[str, Field(pattern=f"^{_TOKEN.pattern}$")] = "POST"
+    headers: HeaderPairs = []
     timeout: Duration = 10.0
     secret: str | None = Field(default=None, repr=False)
     """Key of the `X-Dialbus-Signature` header; absent: not signed."""
@@ -220,9 +238,9 @@ class CredentialConfig(Section):
 class RegisterUser(Section):
     """One entry of `register_users`."""
 
-    server: str
-    username: str
-    display_name: str | None = None
+    server: Annotated[str, AfterValidator(_host_and_port)]
+    username: Annotated[str, Field(min_length=1)]
+    display_name: Line | None = None
     disabled: bool = False
     credential: CredentialConfig | None = None
 
@@ -274,8 +292,8 @@ class UaConfig(Section):
 
     addr: Ip = "0.0.0.0"
     udp_port: PortNumber = 13050
-    useragent: str = "dialbus/0.1.0"
-    callid_suffix: str | None = None
+    useragent: Annotated[Line, Field(min_length=1)] = "dialbus/0.1.0"
+    callid_suffix: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+$")] | None = None
     accept_timeout: Duration = 60.0
     register_users: Annotated[list[RegisterUser], BeforeValidator(_json)] = []
     graceful_shutdown: bool = True
@@ -356,7 +374,7 @@ class CallRecordConfig(Section):
     """Of `local`."""
     url: str | None = None
     """Of `http`."""
-    headers: Annotated[list[tuple[str, str]], BeforeValidator(_header_pairs)] = []
+    headers: HeaderPairs = []
     with_media: bool = False
     """`http`: send recordings and dumps along."""
     keep_media_copy: bool = True

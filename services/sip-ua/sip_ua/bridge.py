@@ -49,20 +49,24 @@ def remote_media(audio: NegotiatedAudio) -> RemoteMedia:
 
 
 def party(text: str, what: str) -> NameAddr:
-    """A client's caller or callee as an address; `sip:` is added when no scheme is named. Raises BadAddress."""
+    """An address as a client writes it, a tel URI included; `sip:` is added without a scheme. Raises BadAddress."""
     written = text.strip()
     try:
         if "<" in written:
-            address = parse_name_addr(written)
-        else:
-            scheme = re.match(r"(sips?|tel):", written, re.IGNORECASE)
-            address = NameAddr("", parse_uri(written if scheme else f"sip:{written}"))
+            return parse_name_addr(written)
+        scheme = re.match(r"(sips?|tel):", written, re.IGNORECASE)
+        return NameAddr("", parse_uri(written if scheme else f"sip:{written}"))
     except GrammarError as error:
         raise BadAddress(f"{what}: not a SIP URI: {written[:200]!r} ({error})") from None
-    if address.uri.scheme not in ("sip", "sips") or not address.uri.host:
-        raise BadAddress(f"{what}: not a SIP URI with a host: {written[:200]!r}")
-    if address.uri.scheme == "sips" or (address.uri.transport or "udp").lower() != "udp":
-        raise BadAddress(f"{what}: only SIP over UDP is there: {written[:200]!r}")
+
+
+def usable(address: NameAddr, what: str) -> NameAddr:
+    """The address, if it is one that we can call or call as. Raises BadAddress."""
+    uri = address.uri
+    if uri.scheme not in ("sip", "sips") or not uri.host:
+        raise BadAddress(f"{what}: not a SIP URI with a host: {str(address)[:200]!r}")
+    if uri.scheme == "sips" or (uri.transport or "udp").lower() != "udp":
+        raise BadAddress(f"{what}: only SIP over UDP is there: {str(address)[:200]!r}")
     return address
 
 

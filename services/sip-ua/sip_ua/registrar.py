@@ -57,7 +57,13 @@ class Registrar:
                 await asyncio.sleep(RETRY_S)
         credentials = Credentials(user.credential.username, user.credential.password) if user.credential else None
         core = Registration(
-            self._ua.agent_towards(where.host), registrar, escape_user(name), credentials, call_id=new_token(24)
+            self._ua.agent_towards(where.host),
+            registrar,
+            escape_user(name),
+            credentials,
+            call_id=new_token(24),
+            contact_user=escape_user(user.username),
+            display_name=user.display_name or "",
         )
         gone = asyncio.Event()
         self._gone.append(gone)

@@ -68,16 +68,21 @@ class Registration:
         credentials: Credentials | None,
         *,
         call_id: str,
+        contact_user: str | None = None,
+        display_name: str = "",
         expires_s: int = 3600,
     ) -> None:
-        """`registrar` is the Request-URI (`sip:{server}`); `username` a user part as written in a URI."""
+        """`registrar` is the Request-URI (`sip:{server}`); users are user parts as written in a URI.
+
+        `contact_user` is whom calls for the address will name in their Request-URI; None: `username` as well.
+        """
         self.agent = agent
         self.credentials = credentials
         self.state = RegistrationState.NEW
-        self.contact = agent.contact(username)
+        self.contact = agent.contact(contact_user or username)
         self.deadline: float | None = None
         self._registrar = registrar
-        self._address = NameAddr("", Uri("sip", username, registrar.host, registrar.port))
+        self._address = NameAddr(display_name, Uri("sip", username, registrar.host, registrar.port))
         self.call_id = call_id
         self.local_tag = agent.new_token()
         self._expires_s = expires_s

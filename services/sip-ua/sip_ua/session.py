@@ -27,14 +27,14 @@ from dialbus.contracts.events import HangupEvent, TrackEnd
 from dialbus.contracts.options import CallOption, SipOption, masked
 from dialbus.contracts.session import CallState, CallType, Session
 from dialbus.sessions import Sessions
-from sip_ua import bridge
+from sip_ua import bridge, outbound
 from sip_ua import call as sip
 from sip_ua.errors import SipUaError
 from sip_ua.sip import sdp
 from sip_ua.sip.dialog import dialog_id
 from sip_ua.sip.layer import Address
 from sip_ua.sip.message import Request
-from sip_ua.sip.uri import NameAddr, parse_name_addr
+from sip_ua.sip.uri import NameAddr
 from sip_ua.transport import resolve
 from sip_ua.ua import Party, UserAgent, new_token
 
@@ -102,7 +102,8 @@ class SipCall:
         self._core: sip.OutgoingCall | sip.IncomingCall | None = None
         self._remote_sdp: bytes | None = None
         self._caller: NameAddr | None = None
-        self._callee: NameAddr | None = None
+        self._contact: NameAddr | None = None
+        self._plan: outbound.Plan | None = None
         self._peer_host = "127.0.0.1"
         # Our side of the media.
         self._address = ""
@@ -525,40 +526,33 @@ class SipCall:
 
     async def _find_parties(self, option: CallOption) -> None:
         """Whom to call, and as whom (protocol 5.1). Raises SipUaError."""
-        self._callee = bridge.party(option.callee or "", "callee")
-        uri = self._callee.uri
+        plan = outbound.plan(option.caller, option.callee, option.sip, self._host.config)
+        uri = plan.callee.uri
         self._peer_host = (await resolve(uri.host, uri.port)).host
         agent = self._host.ua.agent_towards(self._peer_host)
-        if option.caller:
-            self._caller = bridge.party(option.caller, "caller")
-        else:
-            self._caller = bridge.default_caller(option.sip, agent.host, agent.port)
+        self._plan, self._caller, self._contact = plan, plan.caller(agent), plan.contact(agent)
 
     def _send_invite(self, option: CallOption, now: float) -> list[Effect]:
+        assert self._plan is not None
         assert self._caller is not None
-        assert self._callee is not None
         agent = self._host.ua.agent_towards(self._peer_host)
-        try:
-            contact = parse_name_addr(option.sip.contact) if option.sip and option.sip.contact else None
-        except ValueError as error:
-            return self._machine.leg_failed(f"sip.contact: {error}", now)
         suffix = self._host.config.ua.callid_suffix
         call_id = self.call_id if bridge.is_call_id(self.call_id) else new_token(24)
         core = sip.OutgoingCall(
             agent,
             self._caller,
-            self._callee,
+            self._plan.callee,
             call_id=f"{call_id}@{suffix}" if suffix else call_id,
             sdp=self._local_sdp(),
-            contact=contact,
-            credentials=bridge.credentials(option.sip),
+            contact=self._contact,
+            credentials=self._plan.credentials,
             headers=option.sip.headers if option.sip else None,
             hangup_headers=_hangup_headers(option.sip),
         )
         self._core = core
         self._party = self._host.ua.add(core, core.call_id, core.local_tag, self._on_sip)
         self._party.perform(core.start(now))
-        log.info("call.dialing", caller=str(self._caller), callee=str(self._callee))
+        log.info("call.dialing", caller=str(self._caller), callee=str(self._plan.callee))
         return []
 
     # -- what the SIP leg tells -------------------------------------------------------------------

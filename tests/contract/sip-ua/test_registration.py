@@ -24,14 +24,20 @@ async def test_a_user_is_registered_with_its_credential_and_removed_at_the_end(
 ) -> None:
     server = f"{phone.host}:{phone.port}"
     users = [
-        {"server": server, "username": "x", "credential": {"username": "alice", "password": "hunter2"}},
+        {
+            "server": server,
+            "username": "x",
+            "display_name": "Front desk",
+            "credential": {"username": "alice", "password": "hunter2"},
+        },
         {"server": server, "username": "bob", "disabled": True},
     ]
     env = {**service_env, "DIALBUS_UA_REGISTER_USERS": json.dumps(users), "DIALBUS_LOG_LEVEL": "info"}
     async with run_service("sip_ua", env) as service:
         first = await next_message(phone.strays)
         assert (first.method, first.uri) == ("REGISTER", f"sip:{server}")
-        assert first.header("To") == f"<sip:alice@{server}>"
+        assert first.header("To") == f'"Front desk" <sip:alice@{server}>'
+        assert first.header("Contact").startswith(f"<sip:x@{phone.host}:")
         answer(phone, service, first, 401, ("WWW-Authenticate", CHALLENGE))
 
         second = await next_message(phone.strays)
