@@ -53,6 +53,7 @@ REFUSED = "Refused"
 CALLS_STREAM = "CALLS"
 WEBHOOKS_STREAM = "WEBHOOKS"
 RECORDS_STREAM = "RECORDS"
+_LATE_REQUESTS_S = 0.1
 _EMIT_ATTEMPT_S = 2.0
 _EMIT_GIVE_UP_S = 60.0
 _EVENTS_HEARTBEAT_S = 1.0
@@ -97,14 +98,17 @@ class StreamedEvent:
 class Subscription:
     """Something that listens; `leave()` stops it after what has already arrived."""
 
-    def __init__(self, inner: NatsSubscription, bus: "Bus") -> None:
+    def __init__(self, inner: NatsSubscription, bus: "Bus", *, in_group: bool = False) -> None:
         self._inner = inner
         self._bus = bus
+        self._in_group = in_group
 
     async def leave(self) -> None:
         """Stop listening; what has arrived is still handled. Without a connection it just isn't renewed on the next."""
         with suppress(nats.errors.Error, ValueError):
             if self._bus.connected:
+                if self._in_group:
+                    await self._bus.leave_group(self._inner)
                 await self._inner.drain()  # type: ignore[no-untyped-call]
             else:
                 await self._inner.unsubscribe()
@@ -255,7 +259,18 @@ class Bus:
             else:
                 await self._respond(message, reply.to_bytes())
 
-        return Subscription(await self._client.subscribe(request.pattern(**subject), queue=queue, cb=answer), self)
+        inner = await self._client.subscribe(request.pattern(**subject), queue=queue, cb=answer)
+        return Subscription(inner, self, in_group=bool(queue))
+
+    async def leave_group(self, inner: NatsSubscription) -> None:
+        """Tell the server, and wait for what it still hands over.
+
+        `drain` forgets a subscription as soon as the server has confirmed its end. A request that another connection
+        sent just before may follow behind that, and since this member was chosen for it nobody else would answer.
+        """
+        await self._client._send_unsubscribe(inner._id)  # there is no public half of `drain`
+        await self._client.flush(timeout=2)
+        await asyncio.sleep(_LATE_REQUESTS_S)
 
     async def _refuse(self, message: Msg, refused: Refused) -> None:
         body = Refusal(code=refused.code, reason=refused.reason).to_bytes()
