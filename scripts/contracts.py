@@ -106,16 +106,76 @@ def client_document() -> dict[str, Any]:
         f"event.{name}": {"name": name, "summary": first_line(kind), "payload": _client_ref("event", name)}
         for name, kind in sorted(EVENTS.items())
     }
-    channels = {"sip": _channel("/call/sip", "One call: commands in, events out.", list(messages))}
-    operations = {
-        action: {
-            "action": action,
-            "channel": {"$ref": "#/channels/sip"},
-            "messages": [{"$ref": f"#/channels/sip/messages/{name}"} for name in messages if name.startswith(prefix)],
-        }
-        for action, prefix in (("receive", "command."), ("send", "event."))
+    audio = {
+        "audio.subscribed": _audio(
+            "With `subscribe`: one byte of track index (0 server side, 1 main), then 16 kHz s16le mono."
+        ),
+        "audio.call": _audio("Audio in `option.codec`: pcm (s16le mono, 16 kHz unless told), pcmu, pcma or g722."),
     }
-    return _document("dialbus client API", "Commands and events on the socket.", channels, operations, messages)
+    commands = [name for name in messages if name.startswith("command.")]
+    events = [name for name in messages if name.startswith("event.")]
+    channels: dict[str, Any] = {}
+    operations: dict[str, Any] = {}
+    for name, (address, summary, heard, said) in CLIENT_CHANNELS.items():
+        channels[name] = _channel(address, summary, [*messages, *dict.fromkeys([*heard, *said])])
+        channels[name]["bindings"] = {"ws": {"method": "GET", "query": SOCKET_QUERY}}
+        for action, carried in (("receive", [*commands, *heard]), ("send", [*events, *said])):
+            operations[f"{name}.{action}"] = {
+                "action": action,
+                "channel": {"$ref": f"#/channels/{name}"},
+                "messages": [{"$ref": f"#/channels/{name}/messages/{message}"} for message in carried],
+            }
+    return _document(
+        "dialbus client API", "Commands and events on the sockets.", channels, operations, messages | audio
+    )
+
+
+CLIENT_CHANNELS: dict[str, tuple[str, str, list[str], list[str]]] = {
+    "sip": ("/call/sip", "One SIP call: commands in, events out.", [], ["audio.subscribed"]),
+    "webrtc": ("/call/webrtc", "One call of a browser: its SDP goes over the socket.", [], ["audio.subscribed"]),
+    "webSocket": ("/call", "One call whose audio is the socket's binary frames.", ["audio.call"], ["audio.call"]),
+}
+"""The clients' sockets: path, what it is, binary messages from and to the client."""
+
+SOCKET_QUERY: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "id": {
+            "type": "string",
+            "maxLength": 512,
+            "description": "Session id; for an inbound call its dialogId (on /call/sip only). Absent: one is made.",
+        },
+        "dump": {
+            "type": "boolean",
+            "default": True,
+            "description": "Write the event dump; also dump_events and dumpEvents.",
+        },
+        "ping": {
+            "type": "integer",
+            "minimum": 0,
+            "default": 20,
+            "description": "Seconds between keep-alives, 0 is off; also pingInterval and ping_interval.",
+        },
+        "serverSideTrack": {
+            "type": "string",
+            "default": "server-side-track",
+            "description": "Id of the server's own track; also server_side_track.",
+        },
+        "token": {
+            "type": "string",
+            "description": "The API's token, where one is configured and no header can be set.",
+        },
+    },
+}
+
+
+def _audio(summary: str) -> dict[str, Any]:
+    return {
+        "name": "audio",
+        "summary": summary,
+        "contentType": "application/octet-stream",
+        "payload": {"type": "string", "format": "binary"},
+    }
 
 
 def _client_ref(kind: str, name: str) -> dict[str, str]:

@@ -20,8 +20,13 @@ async def serve(loaded: Loaded) -> None:
         await sockets.listen()
         me.health.facts(lambda: {"sockets": sockets.count})
         me.capacity = lambda: (None, sockets.count)
-        app = create_app(me.health, Access(config.http_token), sockets)
-        options = {"ws": ControlFrames, "ws_ping_interval": None, "ws_max_size": MOST_TEXT_BYTES}
+        app = create_app(me.health, Access(config.http_token), sockets, config.ice_servers)
+        options = {
+            "ws": ControlFrames,
+            "ws_ping_interval": None,
+            "ws_max_size": MOST_TEXT_BYTES,
+            "ws_per_message_deflate": False,  # audio gains nothing by it, and it costs more than all else here
+        }
         async with served(app, config.http_addr, "http_addr", **options) as bound:
             address = _reachable(bound)
             me.addresses |= {

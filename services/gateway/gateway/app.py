@@ -1,6 +1,7 @@
-"""The gateway's routes: client sockets, `/health`, `/metrics`; everything else is 404 with a JSON body."""
+"""The gateway's routes: client sockets, `/iceservers`, `/health`, `/metrics`; all else is 404 with a JSON body."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -10,11 +11,18 @@ from starlette.exceptions import HTTPException
 from starlette.routing import WebSocketRoute
 
 from dialbus import __version__
+from dialbus.config import IceServer
+from dialbus.contracts.session import CallType
 from dialbus.health import Health
-from gateway.access import Access, AsgiApp, Guard
+from gateway.access import Access, Guard
+from gateway.iceservers import ice_servers
+from gateway.websocket import CallSockets
+
+CALL_PATHS = {"/call/sip": CallType.SIP, "/call/webrtc": CallType.WEBRTC, "/call": CallType.WEBSOCKET}
+"""Where calls of which type come in (protocol section 1)."""
 
 
-def create_app(health: Health, access: Access, sip_sockets: AsgiApp) -> FastAPI:
+def create_app(health: Health, access: Access, sockets: CallSockets, ice: Sequence[IceServer] | None) -> FastAPI:
     """The ASGI application.
 
     Sockets are plain ASGI endpoints, not FastAPI's: Starlette's WebSocket class refuses the messages for control
@@ -22,13 +30,18 @@ def create_app(health: Health, access: Access, sip_sockets: AsgiApp) -> FastAPI:
     """
     app = FastAPI(title="dialbus gateway", version=__version__, openapi_url=None, docs_url=None, redoc_url=None)
     app.add_middleware(Guard, access=access)
-    app.router.routes.append(WebSocketRoute("/call/sip", sip_sockets, name="call_sip"))
+    for path, call_type in CALL_PATHS.items():
+        app.router.routes.append(WebSocketRoute(path, sockets.endpoint(call_type), name=call_type.value))
     app.router.routes.append(WebSocketRoute("/{path:path}", _no_such_socket, name="not_found"))
 
     @app.get("/health")
     async def report() -> JSONResponse:
         status, body = health.report()
         return JSONResponse(body, status_code=status)
+
+    @app.get("/iceservers")
+    async def servers() -> JSONResponse:
+        return JSONResponse(ice_servers(ice))
 
     @app.get("/metrics")
     async def metrics() -> Response:

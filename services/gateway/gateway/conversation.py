@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
+from gateway.uplink import DEFAULT_BYTES_PER_SECOND, Uplink
+
 MOST_TEXT_BYTES = 1 << 20
 """Largest text frame (protocol Q-22); the WebSocket layer closes with 1009 above it."""
 MOST_BINARY_BYTES = 64 << 10
@@ -21,8 +23,20 @@ MISSED_PONGS = 3
 
 NORMAL, GOING_AWAY, TOO_BIG = 1000, 1001, 1009
 
-Parse = Callable[[str], dict[str, Any]]
-"""The client's JSON once it is known to be a command; raises ValueError whose text tells the client why not."""
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A client's command: its JSON, and what in it concerns the socket itself."""
+
+    json: dict[str, Any]
+    subscribes: bool = False
+    """It asks for the call's audio as binary frames (protocol section 10.2)."""
+    bytes_per_second: int | None = None
+    """Of the audio on a `/call` socket, when the command says so."""
+
+
+Parse = Callable[[str], Command]
+"""Text that is known to be a command; raises ValueError whose text tells the client why not."""
 
 
 # -- effects --------------------------------------------------------------------------------------
@@ -46,6 +60,18 @@ class Forward:
 
     command: dict[str, Any]
     command_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """From now on the call's binary frames go to the client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Audio:
+    """Audio from the client for the media worker."""
+
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +99,14 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """A text frame for the client: an event of the call (`recorded` in the dump) or a ping."""
+    """A text frame for the client: an event of the call (`recorded` in the dump) or a ping.
+
+    Nothing but the Close follows the `last` one, audio included.
+    """
 
     text: str
     recorded: bool = True
+    last: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +131,7 @@ class Close:
     reason: str = ""
 
 
-Effect = Attach | Open | Forward | Detach | Forget | Disown | Report | Send | Ping | Record | Close
+Effect = Attach | Open | Forward | Subscribe | Audio | Detach | Forget | Disown | Report | Send | Ping | Record | Close
 
 
 class Refusal(Enum):
@@ -119,16 +149,18 @@ _NOBODY_CODE = 503
 
 
 class Conversation:
-    """One socket of `/call/sip`.
+    """One socket.
 
     `pending`: the id is that of a pending inbound call, which has an owner; otherwise the session is idle and its
-    first command finds one.
+    first command finds one. `carries_audio`: the call's audio is the socket's binary frames (`/call`).
     """
 
-    def __init__(self, call_id: str, *, pending: bool, parse: Parse) -> None:
+    def __init__(self, call_id: str, *, pending: bool, parse: Parse, carries_audio: bool = False) -> None:
         self._call_id = call_id
         self._pending = pending
         self._parse = parse
+        self._uplink = Uplink() if carries_audio else None
+        self._subscribed = False
         self._owned = pending
         self._opening = False
         self._ended = False
@@ -146,7 +178,10 @@ class Conversation:
 
     def connected(self) -> list[Effect]:
         """The socket is open."""
-        return [Attach()] if self._pending else []
+        effects: list[Effect] = [Attach()] if self._pending else []
+        if self._uplink is not None:
+            effects.append(Subscribe())
+        return effects
 
     # -- the client -------------------------------------------------------------------------------
 
@@ -156,17 +191,27 @@ class Conversation:
             return []
         try:
             command = self._parse(text)
-            command_id = _command_id(command)
+            command_id = _command_id(command.json)
         except ValueError as error:
             return [Report(str(error), 400)]
+        effects: list[Effect] = [Record(text)]
+        if self._uplink is not None and command.json["command"] == "invite":
+            self._uplink.expect(command.bytes_per_second or DEFAULT_BYTES_PER_SECOND)
+        elif self._uplink is None and command.subscribes and not self._subscribed:
+            self._subscribed = True
+            effects.append(Subscribe())
         if self._owned:
-            return [Record(text), Forward(command, command_id)]
+            return [*effects, Forward(command.json, command_id)]
         self._opening = True
-        return [Record(text), Open(command)]
+        return [*effects, Open(command.json)]
 
-    def binary(self, size_bytes: int) -> list[Effect]:
-        """A binary frame, which means nothing to a SIP call (protocol section 1.2)."""
-        return [Close(TOO_BIG, "binary frame above 64 KiB")] if size_bytes > MOST_BINARY_BYTES else []
+    def binary(self, data: bytes) -> list[Effect]:
+        """A binary frame: audio on `/call`, nothing at all on the other sockets (protocol section 1.2)."""
+        if len(data) > MOST_BINARY_BYTES:
+            return [Close(TOO_BIG, "binary frame above 64 KiB")]
+        if self._uplink is None or self._ended or self._left:
+            return []
+        return [Audio(part) for part in self._uplink.audio(data)]
 
     def leave(self) -> list[Effect]:
         """The client is gone, or the gateway stops: the call ends, or the idle session is forgotten. Once."""
@@ -217,11 +262,18 @@ class Conversation:
         """An event of the call, as stored: it goes out with its `seq`; `hangup` of the main track is the last one."""
         if self._ended:
             return []
-        effects: list[Effect] = [Send(f'{stored.rstrip()[:-1]},"seq":{number}}}')]
-        if name == "hangup" and json.loads(stored).get("trackId") == self._call_id:
+        text = f'{stored.rstrip()[:-1]},"seq":{number}}}'
+        if name == "hangup" and self._concerns_main_leg(stored):
             self._ended = True
-            effects.append(Close(NORMAL))
+            return [Send(text, last=True), Close(NORMAL)]
+        effects: list[Effect] = [Send(text)]
+        if name == "answer" and self._uplink is not None and self._concerns_main_leg(stored):
+            effects += [Audio(part) for part in self._uplink.answered()]
         return effects
+
+    def _concerns_main_leg(self, stored: str) -> bool:
+        event = json.loads(stored)
+        return event.get("trackId") == self._call_id and event.get("refer") is not True
 
 
 class KeepAlive:

@@ -4,6 +4,7 @@ GatewayError
 └── UpgradeDenied        the socket is not opened; carries the HTTP status and the JSON body of the denial
     ├── BadId            the id is no session id
     ├── IdInUse          another socket has the session
+    ├── WrongPath        the pending call can't be answered on this path
     ├── ShuttingDown     the gateway is on its way out
     └── BusAway          sessions can't be looked up now
 """
@@ -44,6 +45,13 @@ class IdInUse(UpgradeDenied):
 
     status = 409
     reason = "session id in use"
+
+
+class WrongPath(UpgradeDenied):
+    """A pending inbound call is a SIP call, so its socket is `/call/sip`; the call stays pending."""
+
+    status = 409
+    reason = "a pending call is answered on /call/sip"
 
 
 class ShuttingDown(UpgradeDenied):

@@ -12,6 +12,8 @@ and reports one more to it:
 Everything else is uvicorn's sans-IO WebSocket protocol; its own keep-alive must be off (`ws_ping_interval=None`).
 """
 
+import socket
+from asyncio.transports import BaseTransport
 from collections import deque
 from typing import Any
 
@@ -21,6 +23,8 @@ from websockets.exceptions import InvalidState
 from websockets.frames import Frame
 
 _REMEMBERED_PINGS = 8
+_MOST_UNSENT_BYTES = 64 << 10
+"""What the kernel may hold unsent. Without a limit it takes minutes of audio, and events wait behind them."""
 
 
 class ControlFrames(WebSocketsSansIOProtocol):
@@ -30,6 +34,13 @@ class ControlFrames(WebSocketsSansIOProtocol):
         super().__init__(*args, **kwargs)
         # A Pong answers the Ping of its payload (RFC 6455 section 5.5.3); any other is unsolicited and means nothing.
         self._pings: deque[bytes] = deque(maxlen=_REMEMBERED_PINGS)
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        """Keep the queue before a slow client short."""
+        super().connection_made(transport)
+        connection = transport.get_extra_info("socket")
+        if connection is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _MOST_UNSENT_BYTES)
 
     async def send(self, message: Any) -> None:
         """ASGI send; raises ClientDisconnected when the connection is gone."""

@@ -1,8 +1,9 @@
 """The shell around a conversation: one client's socket, its readers and writers, and all sockets of a gateway.
 
-A socket is four loops: frames in, commands out to the owner (one at a time, in order of arrival), the call's events
-out to the client (pulled from the stream, so a slow client waits for itself alone and loses nothing), keep-alive.
-The first of them to end, or the gateway's own end, decides how the socket closes.
+A socket is five loops: frames in, commands out to the owner (one at a time, in order of arrival), the call's events
+out to the client (pulled from the stream, so a slow client waits for itself alone and loses nothing), audio out to the
+client (the oldest is dropped for a slow one), keep-alive. The first of them to end, or the gateway's own end, decides
+how the socket closes.
 """
 
 import asyncio
@@ -15,15 +16,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import Gauge
+from prometheus_client import Counter, Gauge
 
 from dialbus import telemetry
-from dialbus.bus import Bus, BusError, Conflict, NoReply, NoResponder, Refused, StreamedEvent
+from dialbus.bus import Bus, BusError, Conflict, NoReply, NoResponder, Refused, StreamedEvent, Subscription
 from dialbus.contracts import session as contracts
+from dialbus.contracts.audio import FROM_CLIENT, TO_CLIENT
 from dialbus.contracts.base import Request, Taken
-from dialbus.contracts.commands import BadCommand, command_from, load_json
+from dialbus.contracts.commands import Accept, BadCommand, Invite, command_from, load_json
 from dialbus.contracts.events import ErrorEvent, HangupEvent, TrackEnd
-from dialbus.contracts.session import CallState, CallType, ClientCommandSent, Heartbeat, OpenSession, Session
+from dialbus.contracts.session import (
+    CallState,
+    CallType,
+    ClientCommandSent,
+    Heartbeat,
+    OpenSession,
+    Session,
+    SocketCommand,
+)
 from dialbus.lifecycle import HEARTBEAT_S
 from dialbus.liveness import Liveness
 from dialbus.sessions import Sessions
@@ -32,7 +42,9 @@ from gateway.conversation import (
     GOING_AWAY,
     NORMAL,
     Attach,
+    Audio,
     Close,
+    Command,
     Conversation,
     Detach,
     Disown,
@@ -46,10 +58,12 @@ from gateway.conversation import (
     Refusal,
     Report,
     Send,
+    Subscribe,
 )
 from gateway.dump import Write, dump, path_of
-from gateway.errors import BadId, BusAway, IdInUse, ShuttingDown, UpgradeDenied
+from gateway.errors import BadId, BusAway, IdInUse, ShuttingDown, UpgradeDenied, WrongPath
 from gateway.ids import SocketQuery, generated, parse_query
+from gateway.uplink import bytes_per_second
 
 log = telemetry.get_logger()
 
@@ -59,6 +73,8 @@ AsgiSend = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _MOST_ID_BYTES = 512
 _MOST_WAITING_FRAMES = 256
+_MOST_WAITING_AUDIO = 100
+"""Binary frames that wait for a client: two seconds of one track, one second of two."""
 _COMMANDS_S = 1.0
 """How long commands that arrived before the socket closed may still take."""
 _LAST_EVENTS_S = 2.0
@@ -69,6 +85,7 @@ _STOP_S = 3.5
 """All of the gateway's end must fit into five seconds."""
 
 _sockets_open = Gauge("dialbus_gateway_sockets", "Client sockets that are open")
+_audio_dropped = Counter("dialbus_gateway_audio_dropped", "Binary frames dropped for clients that read too slowly")
 
 
 class Connection:
@@ -77,6 +94,9 @@ class Connection:
     def __init__(self, receive: Receive, send: AsgiSend) -> None:
         self.receive = receive
         self._send = send
+        self._turn = asyncio.Lock()
+        """Frames leave in the order in which they were handed over, also those that wait for a slow client."""
+        self._silent = False
 
     async def accept(self) -> None:
         """Answer the upgrade with 101."""
@@ -91,7 +111,18 @@ class Connection:
 
     async def send(self, text: str) -> None:
         """A text frame; returns when the client has room for more."""
-        await self._try({"type": "websocket.send", "text": text})
+        async with self._turn:
+            await self._try({"type": "websocket.send", "text": text})
+
+    async def send_audio(self, data: bytes) -> None:
+        """A binary frame, unless there shall be no more."""
+        async with self._turn:
+            if not self._silent:
+                await self._try({"type": "websocket.send", "bytes": data})
+
+    def no_more_audio(self) -> None:
+        """What waits for its turn stays behind, too."""
+        self._silent = True
 
     async def ping(self, payload: bytes) -> None:
         """A Ping control frame."""
@@ -124,9 +155,16 @@ class ClientSocket:
         self._query = query
         self.call_id = self._call_id = session.call_id
         pending = session.state is CallState.PENDING
-        self._conversation = Conversation(session.call_id, pending=pending, parse=client_command)
+        self._conversation = Conversation(
+            session.call_id,
+            pending=pending,
+            parse=client_command,
+            carries_audio=session.call_type is CallType.WEBSOCKET,
+        )
         self._keep_alive = KeepAlive(query.ping_s, asyncio.get_running_loop().time())
         self._frames: asyncio.Queue[str | None] = asyncio.Queue(_MOST_WAITING_FRAMES)
+        self._audio: asyncio.Queue[bytes] = asyncio.Queue(_MOST_WAITING_AUDIO)
+        self._subscriptions: list[Subscription] = []
         self._stopping = asyncio.Event()
         self._tracks: dict[tuple[str, str | None], None] = {}
         """Tracks that have begun and not ended, in the order of their beginning."""
@@ -157,6 +195,7 @@ class ClientSocket:
 
     async def run(self, dump_path: Path | None) -> None:
         """Serve the socket until it is closed and the call has been told."""
+        self._subscriptions.append(await self._bus.serve(SocketCommand, self._from_elsewhere, call_id=self._call_id))
         await self._connection.accept()
         self._frames.put_nowait(None)  # stands for "connected", before any frame
         loops = {
@@ -165,18 +204,36 @@ class ClientSocket:
                 ("frames", self._read()),
                 ("commands", self._work()),
                 ("events", self._deliver()),
+                ("audio", self._play()),
                 ("keep-alive", self._stay_alive()),
                 ("stop", self._stopping.wait()),
             )
         }
         try:
             async with dump(dump_path) as self._record:
-                ends = [task for name, task in loops.items() if name != "commands"]
+                ends = [task for name, task in loops.items() if name not in ("commands", "audio")]
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
                 await self._finish(loops)
                 await cancel_all(loops.values())
         finally:
+            for subscription in self._subscriptions:
+                await subscription.drop()
             await cancel_all(loops.values())
+
+    async def _from_elsewhere(self, request: SocketCommand) -> Taken:
+        """A command that did not come over the socket, and is treated as if it had."""
+        try:
+            text = json.dumps(request.command, ensure_ascii=False)
+            client_command(text)
+        except (ValueError, RecursionError) as error:
+            raise Refused(400, str(error)) from None
+        if self._conversation.ended:
+            raise Refused(409, "the call has ended")
+        try:
+            self._frames.put_nowait(text)
+        except asyncio.QueueFull:
+            raise Refused(503, "too many commands are waiting") from None
+        return Taken()
 
     async def _finish(self, loops: dict[str, "asyncio.Task[Any]"]) -> None:
         """Close as whoever ended first demands."""
@@ -214,9 +271,10 @@ class ClientSocket:
                 case {"type": "websocket.receive", "text": str(text)}:
                     await self._frames.put(text)
                 case {"type": "websocket.receive", "bytes": bytes(data)}:
-                    for effect in self._conversation.binary(len(data)):
+                    for effect in self._conversation.binary(data):
                         await self._perform(effect)
-                        return
+                        if isinstance(effect, Close):
+                            return
                 case {"type": "websocket.disconnect"}:
                     log.debug("socket.lost", code=message.get("code"))
                     return
@@ -237,6 +295,17 @@ class ClientSocket:
                     if isinstance(effect, Close):
                         return
                     await self._perform(effect)
+
+    async def _play(self) -> None:
+        while True:
+            await self._connection.send_audio(await self._audio.get())
+
+    async def _hear(self, data: bytes) -> None:
+        """Audio for the client; a slow one loses the oldest."""
+        if self._audio.full():
+            self._audio.get_nowait()
+            _audio_dropped.inc()
+        self._audio.put_nowait(data)
 
     def _note_track(self, event: StreamedEvent) -> None:
         if event.name in ("trackStart", "trackEnd"):
@@ -277,8 +346,14 @@ class ClientSocket:
 
     async def _perform(self, effect: Effect) -> None:
         match effect:
-            case Send(text, recorded):
+            case Send(text, recorded, last):
+                if last:
+                    self._connection.no_more_audio()
                 await self._send(text, recorded=recorded)
+            case Audio(data):
+                await self._publish(data)
+            case Subscribe():
+                self._subscriptions.append(await self._bus.subscribe_raw(self._call_id, TO_CLIENT, self._hear))
             case Ping(payload):
                 await self._connection.ping(payload)
             case Close(code, reason):
@@ -298,6 +373,11 @@ class ClientSocket:
         if recorded:
             self._record("event", _ms(datetime.now(UTC)), text)
         await self._connection.send(text)
+
+    async def _publish(self, data: bytes) -> None:
+        if self._bus.connected:  # what would wait for a connection would come out late and all at once
+            with suppress(BusError):
+                await self._bus.publish_raw(self._call_id, FROM_CLIENT, data)
 
     async def _report(self, error: str, code: int) -> None:
         log.info("command.failed", code=code, error=error)
@@ -338,6 +418,7 @@ class ClientSocket:
             case Open(command):
                 return OpenSession(
                     call_id=call_id,
+                    call_type=self._session.call_type,
                     created_at=self._session.created_at,
                     gateway=gateway,
                     server_side_track=self._query.server_side_track,
@@ -350,7 +431,7 @@ class ClientSocket:
 
 
 class CallSockets:
-    """ASGI endpoint of `/call/sip`, and every socket that came in through it."""
+    """Every client socket of a gateway; `endpoint` is the ASGI application of one path."""
 
     def __init__(self, bus: Bus, sessions: Sessions, *, instance: str, recorder_path: Path) -> None:
         self._bus = bus
@@ -367,13 +448,17 @@ class CallSockets:
         """Sockets open now."""
         return len(self._open)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: AsgiSend) -> None:
+    def endpoint(self, call_type: CallType) -> "Endpoint":
+        """Where calls of a type come in."""
+        return Endpoint(self, call_type)
+
+    async def serve(self, call_type: CallType, scope: Scope, receive: Receive, send: AsgiSend) -> None:
         """Serve one upgrade request to its end."""
         connection = Connection(receive, send)
         await receive()  # websocket.connect
         query = parse_query(scope["query_string"].decode("latin-1"))
         try:
-            session = await self._claim(query)
+            session = await self._claim(query, call_type)
         except UpgradeDenied as denied:
             log.info("socket.denied", status=denied.status, reason=str(denied))
             await connection.deny(denied)
@@ -410,14 +495,14 @@ class CallSockets:
 
     # -- who gets which session -------------------------------------------------------------------
 
-    async def _claim(self, query: SocketQuery) -> Session:
+    async def _claim(self, query: SocketQuery, call_type: CallType) -> Session:
         """The pending call that a reading of the id names, else a new idle session. Raises UpgradeDenied."""
         if self._stopping:
             raise ShuttingDown
         for reading in query.readings:
-            if _possible(reading) and (session := await self._take(reading)) is not None:
+            if _possible(reading) and (session := await self._take(reading, call_type)) is not None:
                 return session
-        return await self._create(query.new_id or generated(uuid.uuid4))
+        return await self._create(query.new_id or generated(uuid.uuid4), call_type)
 
     async def listen(self) -> None:
         """Hear who is alive, so that a dead gateway's idle sockets don't hold their ids for ever."""
@@ -457,13 +542,16 @@ class CallSockets:
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
 
-    async def _take(self, call_id: str) -> Session | None:
+    async def _take(self, call_id: str, call_type: CallType) -> Session | None:
         """The pending call of this id, now ours; None when there is no such session."""
         taken = False
 
         def take(session: Session) -> Session | None:
             nonlocal taken
-            taken = session.state is CallState.PENDING and session.gateway is None
+            free = session.state is CallState.PENDING and session.gateway is None
+            if free and session.call_type is not call_type:
+                raise WrongPath(call_id)
+            taken = free
             return session.model_copy(update={"gateway": self._instance}) if taken else None
 
         session = await self._sessions.change(call_id, take)
@@ -474,12 +562,12 @@ class CallSockets:
             return None
         return session
 
-    async def _create(self, call_id: str) -> Session:
+    async def _create(self, call_id: str, call_type: CallType) -> Session:
         if not _possible(call_id):
             raise BadId
         session = Session(
             call_id=call_id,
-            call_type=CallType.SIP,
+            call_type=call_type,
             gateway=self._instance,
             first_sequence=await self._bus.last_sequence() + 1,
             created_at=datetime.now(UTC).isoformat(),
@@ -491,17 +579,31 @@ class CallSockets:
         return session
 
 
-def client_command(text: str) -> dict[str, Any]:
-    """The JSON of a text frame, known to be a valid command. Raises BadCommand, a ValueError, that says why not."""
+class Endpoint:
+    """The ASGI application of one path."""
+
+    def __init__(self, sockets: CallSockets, call_type: CallType) -> None:
+        self._sockets = sockets
+        self._call_type = call_type
+
+    async def __call__(self, scope: Scope, receive: Receive, send: AsgiSend) -> None:
+        """Serve one upgrade request to its end."""
+        await self._sockets.serve(self._call_type, scope, receive, send)
+
+
+def client_command(text: str) -> Command:
+    """A text frame, known to be a valid command. Raises BadCommand, a ValueError, that says why not."""
     data = load_json(text)
     if "\\ud" in text.lower():  # escaped surrogates: without their other half they are no text
         try:
             json.dumps(data, ensure_ascii=False).encode()
         except (ValueError, RecursionError):
             raise BadCommand("malformed JSON: half of a surrogate pair") from None
-    command_from(data)
-    command: dict[str, Any] = data
-    return command
+    command = command_from(data)
+    if isinstance(command, Invite | Accept):
+        option = command.option
+        return Command(data, option.subscribe, bytes_per_second(option.codec, option.sample_rate))
+    return Command(data)
 
 
 def _possible(call_id: str) -> bool:

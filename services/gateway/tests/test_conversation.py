@@ -8,7 +8,9 @@ import pytest
 
 from gateway.conversation import (
     Attach,
+    Audio,
     Close,
+    Command,
     Conversation,
     Detach,
     Disown,
@@ -21,20 +23,26 @@ from gateway.conversation import (
     Refusal,
     Report,
     Send,
+    Subscribe,
 )
 
 TTS = '{"command":"tts","text":"hi"}'
 
 
-def parse(text: str) -> dict[str, Any]:
-    command = json.loads(text)
+def parse(text: str) -> Command:
+    command: dict[str, Any] = json.loads(text)
     if "command" not in command:
         raise ValueError("missing field: command")
-    return dict(command)
+    option = command.get("option", {})
+    return Command(command, option.get("subscribe", False), option.get("bytesPerSecond"))
 
 
 def idle() -> Conversation:
     return Conversation("s.1", pending=False, parse=parse)
+
+
+def with_audio() -> Conversation:
+    return Conversation("s.1", pending=False, parse=parse, carries_audio=True)
 
 
 def pending() -> Conversation:
@@ -124,8 +132,10 @@ def test_events_go_out_numbered_and_hangup_of_the_main_track_closes_with_1000() 
     assert conversation.event(1, "answer", '{"event":"answer"}') == [Send('{"event":"answer","seq":1}')]
     other = '{"event":"hangup","trackId":"server-side-track"}'
     assert conversation.event(2, "hangup", other) == [Send(other[:-1] + ',"seq":2}')]
+    transfer = '{"event":"hangup","trackId":"s.1","refer":true}'
+    assert conversation.event(2, "hangup", transfer) == [Send(transfer[:-1] + ',"seq":2}')]
     last = '{"event":"hangup","trackId":"s.1"}'
-    assert conversation.event(3, "hangup", last) == [Send(last[:-1] + ',"seq":3}'), Close(1000)]
+    assert conversation.event(3, "hangup", last) == [Send(last[:-1] + ',"seq":3}', last=True), Close(1000)]
     assert conversation.ended
     assert conversation.event(4, "error", "{}") == []
     assert conversation.text(TTS) == []
@@ -133,8 +143,43 @@ def test_events_go_out_numbered_and_hangup_of_the_main_track_closes_with_1000() 
 
 
 def test_binary_frames_mean_nothing_up_to_64_kib_and_close_with_1009_above() -> None:
-    assert idle().binary(1 << 16) == []
-    assert idle().binary((1 << 16) + 1) == [Close(1009, "binary frame above 64 KiB")]
+    assert idle().binary(bytes(1 << 16)) == []
+    assert idle().binary(bytes((1 << 16) + 1)) == [Close(1009, "binary frame above 64 KiB")]
+    assert with_audio().binary(bytes((1 << 16) + 1)) == [Close(1009, "binary frame above 64 KiB")]
+
+
+def test_audio_is_held_until_the_answer_of_the_main_leg_and_then_goes_out_in_order() -> None:
+    conversation = with_audio()
+    assert conversation.connected() == [Subscribe()]
+    assert conversation.binary(b"ab") == []
+    conversation.text('{"command":"invite","option":{}}')
+    conversation.taken()
+    assert conversation.binary(b"cd") == []
+    conversation.event(1, "trackStart", '{"event":"trackStart","trackId":"s.1"}')
+    transfer = '{"event":"answer","trackId":"server-side-track","refer":true}'
+    assert [type(effect) for effect in conversation.event(2, "answer", transfer)] == [Send]
+    assert conversation.event(3, "answer", '{"event":"answer","trackId":"s.1"}')[1:] == [Audio(b"abcd")]
+    assert conversation.binary(b"ef") == [Audio(b"ef")]
+    conversation.event(4, "hangup", '{"event":"hangup","trackId":"s.1"}')
+    assert conversation.binary(b"gh") == []
+
+
+def test_the_invite_says_how_much_a_second_of_audio_is() -> None:
+    conversation = with_audio()
+    conversation.binary(bytes(32_000) + b"late")
+    conversation.text('{"command":"invite","option":{"bytesPerSecond":8000}}')
+    held = conversation.event(1, "answer", '{"trackId":"s.1"}')[1]
+    assert isinstance(held, Audio)
+    assert (len(held.data), held.data[-4:]) == (8000, b"late")
+
+
+def test_subscribe_is_asked_for_once_before_the_command_and_not_on_call() -> None:
+    invite = '{"command":"invite","option":{"subscribe":true}}'
+    conversation = idle()
+    assert conversation.text(invite) == [Record(invite), Subscribe(), Open(json.loads(invite))]
+    conversation.taken()
+    assert conversation.text(invite) == [Record(invite), Forward(json.loads(invite), None)]
+    assert Subscribe() not in with_audio().text(invite)
 
 
 def test_ping_has_both_forms_from_the_first_interval_on() -> None:

@@ -37,9 +37,11 @@ async def gateway(service_env: dict[str, str]) -> AsyncIterator[ServiceProcess]:
 
 
 @asynccontextmanager
-async def socket(gateway: ServiceProcess, query: str, **options: Any) -> AsyncIterator[ClientConnection]:
-    """A client's socket on /call/sip; its own keep-alive is off."""
-    url = f"{gateway.facts['ws']}/call/sip?{query}"
+async def socket(
+    gateway: ServiceProcess, query: str, path: str = "/call/sip", **options: Any
+) -> AsyncIterator[ClientConnection]:
+    """A client's socket; its own keep-alive is off."""
+    url = f"{gateway.facts['ws']}{path}?{query}"
     async with connect(url, ping_interval=None, proxy=None, **options) as client:
         yield client
 

@@ -34,6 +34,14 @@ async def test_health_metrics_and_404_are_served_where_announced(gateway: Servic
         assert (await client.post(f"{http}/health")).json() == {"error": "method not allowed"}
 
 
+async def test_ice_servers_are_told_as_the_go_sdk_needs_them(service_env: dict[str, str]) -> None:
+    env = service_env | {"DIALBUS_ICE_SERVERS": '[{"urls":"turn:192.0.2.1","username":"u","credential":"c"}]'}
+    async with run_service("gateway", env) as service, httpx.AsyncClient(trust_env=False) as client:
+        answer = await client.get(f"{service.facts['http']}/iceservers")
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.json() == [{"urls": ["turn:192.0.2.1"], "username": "u", "credential": "c"}]
+
+
 async def test_heartbeats_name_the_instance(gateway: ServiceProcess, bus: Bus) -> None:
     beats = await messages_of(bus, Heartbeat, service="gateway", instance=gateway.instance)
     assert (await next_message(beats, 3.0)).instance == gateway.instance
