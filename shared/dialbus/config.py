@@ -398,15 +398,27 @@ class FetchConfig(Section):
     timeout: Duration = 10.0
 
 
-class ProvidersConfig(Section):
-    """`[providers]`: names of other vendors and what stands for them here; names are case-blind."""
+def _lowered_keys(value: Any) -> Any:
+    value = _json(value)
+    return {str(name).lower(): item for name, item in value.items()} if isinstance(value, Mapping) else value
 
-    asr: Annotated[dict[str, str], BeforeValidator(_json)] = {}
+
+def _lowered(value: Any) -> Any:
+    value = _lowered_keys(value)
+    if not isinstance(value, dict):
+        return value
+    return {name: item.lower() if isinstance(item, str) else item for name, item in value.items()}
+
+
+class ProvidersConfig(Section):
+    """`[providers]`: names of other vendors and what stands for them here (dialbus.providers); case-blind."""
+
+    asr: Annotated[dict[str, Literal["whisper"]], BeforeValidator(_lowered)] = {}
     """Provider name → `whisper`."""
-    tts: Annotated[dict[str, str], BeforeValidator(_json)] = {}
+    tts: Annotated[dict[str, Literal["piper"]], BeforeValidator(_lowered)] = {}
     """Provider name → `piper`."""
-    speakers: Annotated[dict[str, str], BeforeValidator(_json)] = {}
-    """Speaker name → a voice of ours; an empty text is the default voice."""
+    speakers: Annotated[dict[str, str], BeforeValidator(_lowered_keys)] = {}
+    """Speaker name → a voice of ours; an empty text is the default voice. `*`: any other of a mapped provider."""
 
 
 class AmiConfig(Section):

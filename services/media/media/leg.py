@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from dialbus import telemetry
+from dialbus import providers, telemetry
 from dialbus.bus import Bus, BusError, Refused
 from dialbus.config import Config
 from dialbus.contracts import commands, events
@@ -30,7 +30,7 @@ from dialbus.contracts.media import (
     RemoteMedia,
 )
 from dialbus.contracts.options import RecorderOption, SynthesisOption, TranscriptionOption, VADOption
-from media import bridge, metrics, recognition
+from media import bridge, metrics
 from media.audio.concealment import Concealer
 from media.audio.recorder import UnsafePathError, recording_path
 from media.audio.resample import LiveResampler, live_resampler
@@ -112,7 +112,7 @@ class Leg:
         self._loader = loader
         self._loop = asyncio.get_running_loop()
         self._outbox = Outbox(bus, self.call_id)
-        self._speech = Speech(bus, self.call_id, self._bus_track("server"), self)
+        self._speech = Speech(bus, self.call_id, self._bus_track("server"), self, names=config.providers)
         self._wanted = _Wanted()
         self._muted: set[str] = set()
         self._ledger = TurnLedger()
@@ -388,10 +388,10 @@ class Leg:
             return None
 
     def _want_recognition(self, option: TranscriptionOption) -> None:
-        if option.provider not in (None, recognition.PROVIDER):
-            self._complain("asr", 404, f"asr provider not available: {option.provider}")
-            return
-        self._wanted.asr = option
+        try:
+            self._wanted.asr = providers.recognition(option, self._config.providers.asr)
+        except providers.NotAvailable as missing:
+            self._complain("asr", 404, str(missing))
 
     def _recognise(self, option: TranscriptionOption) -> None:
         """Open the session, or another one where the options changed."""
@@ -488,7 +488,7 @@ class Leg:
                 confidence=transcript.confidence,
             )
         )
-        name, index = recognition.PROVIDER, {"index": utterance.index}
+        name, index = heard.provider, {"index": utterance.index}
         if transcript.final:
             self._put_metrics(f"completed.asr.{name}", _ms(now - ended), index)
             if transcript.text:

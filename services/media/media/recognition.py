@@ -14,6 +14,7 @@ from dialbus.contracts.audio import AudioFrame
 from dialbus.contracts.base import Taken
 from dialbus.contracts.options import TranscriptionOption
 from dialbus.contracts.speech import CloseTranscription, OpenTranscription, Transcript, TranscriptionOpened
+from dialbus.providers import WHISPER
 from dialbus.tasks import cancel_all
 from media.audio.resample import LiveResampler, live_resampler
 
@@ -21,7 +22,6 @@ Pcm = npt.NDArray[np.int16]
 
 log = telemetry.get_logger()
 
-PROVIDER = "whisper"
 RATE_HZ = 16000
 _OPEN_TIMEOUT_S = 3.0
 _RETRY_S = 2.0
@@ -58,6 +58,8 @@ class Heard:
     transcript: Transcript
     first: bool
     """The utterance had no text before."""
+    provider: str
+    """As the client named it."""
 
 
 class Recognition:
@@ -251,6 +253,6 @@ class Recognition:
             utterance.first_text_at = self._clock()
         if transcript.final:
             del self._unfinished[transcript.utterance]
-        self._heard(Heard(utterance, transcript, first))
+        self._heard(Heard(utterance, transcript, first, self.option.provider or WHISPER))
         if not self._unfinished:
             self._all_final.set()

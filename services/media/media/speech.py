@@ -8,8 +8,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dialbus import telemetry
+from dialbus import providers, telemetry
 from dialbus.bus import Bus, NoReply, NoResponder, Refused, Subscription
+from dialbus.config import ProvidersConfig
 from dialbus.contracts.audio import AudioFrame
 from dialbus.contracts.options import SynthesisOption
 from dialbus.contracts.speech import CancelSpeech, Speak, SpeechTaken
@@ -19,7 +20,6 @@ Pcm = npt.NDArray[np.int16]
 
 log = telemetry.get_logger()
 
-PROVIDER = "piper"
 WATCHDOG_S = 10.0
 """A worker that sends no audio for so long has failed."""
 _ASK_TIMEOUT_S = 3.0
@@ -48,8 +48,18 @@ class _Awaited:
 class Speech:
     """Asks tts workers for one leg."""
 
-    def __init__(self, bus: Bus, call_id: str, track: str, listener: Listener, watchdog_s: float = WATCHDOG_S) -> None:
-        """`track` names the audio on the bus; no two legs of a call have the same."""
+    def __init__(
+        self,
+        bus: Bus,
+        call_id: str,
+        track: str,
+        listener: Listener,
+        watchdog_s: float = WATCHDOG_S,
+        *,
+        names: ProvidersConfig | None = None,
+    ) -> None:
+        """`track` names the audio on the bus; no two legs of a call have the same. `names`: foreign ones."""
+        self._names = names or ProvidersConfig()
         self._log = log.bind(call_id=call_id)
         self._bus = bus
         self._call_id = call_id
@@ -93,16 +103,17 @@ class Speech:
             await self._subscription.drop()
 
     async def _ask(self, effect: RequestSpeech, rate_hz: int) -> None:
-        options = _options(effect.options)
-        if options.provider not in (None, PROVIDER):
-            self._fail(effect.utterance_id, 404, f"tts provider not available: {options.provider}", fatal=True)
+        try:
+            options = providers.synthesis(_options(effect.options), self._names.tts, self._names.speakers)
+        except providers.NotAvailable as missing:
+            self._fail(effect.utterance_id, 404, str(missing), fatal=True)
             return
         request = Speak(
             call_id=self._call_id,
             utterance_id=effect.utterance_id,
             track=self._track,
             text=effect.text,
-            speaker=options.speaker or options.model,
+            speaker=options.speaker,
             language=options.language,
             speed=options.speed or 1.0,
             volume=5.0 if options.volume is None else options.volume,

@@ -59,6 +59,9 @@ def media_env(nats_url: str, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         "DIALBUS_HTTP_ADDR": "192.0.2.1:8080",
         "DIALBUS_HEALTH_ADDR": "127.0.0.1:0",
         "DIALBUS_RTP_BIND_IP": "127.0.0.1",
+        "DIALBUS_PROVIDERS_ASR": '{"tencent": "whisper"}',
+        "DIALBUS_PROVIDERS_TTS": '{"tencent": "piper"}',
+        "DIALBUS_PROVIDERS_SPEAKERS": '{"601003": ""}',
         "DIALBUS_RECORDER_PATH": str(folder / "recorders"),
         "DIALBUS_MEDIA_PATH": str(folder / "media"),
     }
