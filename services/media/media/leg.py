@@ -37,6 +37,7 @@ from media.audio.resample import LiveResampler, live_resampler
 from media.audio.vad import SpeechDetector
 from media.caller import CallerEffect, CallerTrack
 from media.endpoint import Endpoint
+from media.fetch import masked
 from media.ledger import KEY as TURN
 from media.ledger import TurnLedger
 from media.loader import Loader, LoadError
@@ -574,7 +575,7 @@ class Leg:
         try:
             pcm = await self._loader.load(url, self.rate_hz)
         except LoadError as error:
-            self._log.warning("leg.file_failed", url=url, reason=str(error))
+            self._log.warning("leg.file_failed", url=masked(url), reason=str(error))
             self._perform(self._playback.file_failed(token, str(error), self._loop.time(), code=error.code))
         else:
             self._perform(self._playback.file_loaded(token, pcm, self._loop.time()))

@@ -1,29 +1,26 @@
-"""Files that a client asks to be played: from below one root, or over http(s), within limits (protocol 2.6).
-
-A URL is fetched on a client's behalf, so it must not reach what only we can reach: its host is resolved once, each of
-its addresses is judged, the connection goes to a judged address, and every redirect is judged again.
-"""
+"""Files that a client asks to be played: from below one root, or over http(s), within limits (protocol 2.6)."""
 
 import asyncio
-import socket
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
-from pathlib import Path, PurePosixPath
-from urllib.parse import unquote
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
-import httpx
 import numpy as np
 import numpy.typing as npt
 
-from media import wav
-from media.audio.resample import resample
+from dialbus import telemetry
+from dialbus.config import Config
+from media import files, url_cache
+from media.fetch import Fetched, Fetcher, FetchError, masked
+from media.url_cache import UrlCache
 
 Pcm = npt.NDArray[np.int16]
 
-TIME_LIMIT_S = 10.0
-SIZE_LIMIT_BYTES = 50 << 20
-_MOST_REDIRECTS = 5
-_NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
-_WAV_TYPES = {"audio/wav", "audio/x-wav", "audio/wave", "audio/vnd.wave"}
+log = telemetry.get_logger()
+
+_AT_ONCE = 2  # decoded in threads, which share the machine with the 20 ms clock
 
 
 class LoadError(Exception):
@@ -35,29 +32,65 @@ class LoadError(Exception):
 
 
 class Loader:
-    """Gives files as PCM."""
+    """Gives files as PCM. Whoever asks for the same file at the same time shares one load of it."""
 
-    def __init__(self, media_path: Path, *, allow_loopback: bool = False) -> None:
+    def __init__(
+        self,
+        media_path: Path,
+        fetcher: Fetcher,
+        cache: UrlCache | None,
+        *,
+        most_bytes: int = 50 << 20,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`most_bytes` of a local file; `clock` is Unix time, for the freshness of the cache."""
         self._root = media_path
-        self._allow_loopback = allow_loopback
+        self._fetcher = fetcher
+        self._cache = cache
+        self._most_bytes = most_bytes
+        self._clock = clock
+        self._loads: dict[tuple[str, int], asyncio.Task[Pcm]] = {}
+        self._decoders = asyncio.Semaphore(_AT_ONCE)
+
+    @classmethod
+    def configured(cls, config: Config, fetcher: Fetcher) -> "Loader":
+        """With `media_path`, `media_cache_path` and `[fetch]`."""
+        cache = UrlCache(config.media_cache_path / "urls")
+        return cls(config.media_path, fetcher, cache, most_bytes=config.fetch.max_bytes)
 
     async def load(self, url: str, rate_hz: int) -> Pcm:
-        """The whole file as int16[n] mono at `rate_hz`. Raises LoadError."""
+        """The whole file as int16[n] mono at `rate_hz`, not to be written to. Raises LoadError."""
+        wanted = url, rate_hz
+        task = self._loads.get(wanted)
+        if task is None:
+            task = asyncio.create_task(self._load(url, rate_hz), name="load")
+            self._loads[wanted] = task
+            task.add_done_callback(lambda done: self._loaded(wanted, done))
+        return await asyncio.shield(task)
+
+    def _loaded(self, wanted: tuple[str, int], task: "asyncio.Task[Pcm]") -> None:
+        del self._loads[wanted]
+        if not task.cancelled():
+            task.exception()  # whoever waited has it; nobody may be left
+
+    async def _load(self, url: str, rate_hz: int) -> Pcm:
         try:
-            async with asyncio.timeout(TIME_LIMIT_S):
-                if url.lower().startswith(("http://", "https://")):
-                    data = await self._fetch(url)
-                else:
-                    data = await asyncio.to_thread(self._read, url)
-                return await asyncio.to_thread(_decode, data, rate_hz)
-        except TimeoutError:
-            raise LoadError(f"not loaded within {TIME_LIMIT_S:.0f} s", 504) from None
-        except wav.WavError as error:
+            if url.lower().startswith(("http://", "https://")):
+                data, kind = await self._from_url(url)
+            else:
+                data, kind = await asyncio.to_thread(self._read, url)
+            async with self._decoders:
+                pcm = await asyncio.to_thread(files.decode, data, kind, rate_hz)
+        except FetchError as error:
+            raise LoadError(str(error), error.code) from None
+        except files.UnplayableError as error:
             raise LoadError(f"can't be played: {error}", 415) from None
+        pcm.setflags(write=False)
+        return pcm
 
     # -- local files ------------------------------------------------------------------------------
 
-    def _read(self, name: str) -> bytes:
+    def _read(self, name: str) -> tuple[bytes, files.Kind]:
         if "://" in name or "\0" in name:
             raise LoadError("only http://, https:// and local paths can be played", 400)
         root = self._root.resolve()
@@ -67,101 +100,52 @@ class Loader:
                 raise LoadError("the path is outside of media_path", 403)
             if not path.is_file():
                 raise LoadError("no such file", 404)
-            _require_wav(path.name, None)
-            if path.stat().st_size > SIZE_LIMIT_BYTES:
-                raise LoadError(f"more than {SIZE_LIMIT_BYTES >> 20} MiB", 413)
-            return path.read_bytes()
-        except (OSError, RuntimeError) as error:
+            kind = _required(files.kind_of([path.name]), path.suffix)
+            if path.stat().st_size > self._most_bytes:
+                raise LoadError(f"more than {self._most_bytes} bytes", 413)
+            return path.read_bytes(), kind
+        except (OSError, RuntimeError, ValueError) as error:
             raise LoadError(f"can't be read: {error}", 404) from None
 
     # -- URLs -------------------------------------------------------------------------------------
 
-    async def _fetch(self, text: str) -> bytes:
+    async def _from_url(self, url: str) -> tuple[bytes, files.Kind]:
+        kept = await asyncio.to_thread(self._cache.get, url) if self._cache is not None else None
+        if kept is None or self._clock() >= kept.fresh_until:
+            kept = await self._fetch(url, kept)
+        kind = files.kind_of([_path(url), kept.path], kept.content_type)
+        return kept.body, _required(kind, kept.content_type)
+
+    async def _fetch(self, url: str, before: url_cache.Kept | None) -> url_cache.Kept:
+        """What the URL gives now. What was kept of it serves while it can't be had."""
         try:
-            url = httpx.URL(text)
-            # Proxies of the environment are not used: they would resolve the name anew, out of our sight.
-            async with httpx.AsyncClient(trust_env=False, timeout=TIME_LIMIT_S) as client:
-                for _ in range(_MOST_REDIRECTS + 1):
-                    answer = await self._get(client, url)
-                    if isinstance(answer, bytes):
-                        return answer
-                    url = answer
-        except httpx.InvalidURL as error:
-            raise LoadError(f"not a URL: {error}", 400) from None
-        except httpx.HTTPError as error:
-            raise LoadError(f"can't be fetched: {error or type(error).__name__}", 502) from None
-        raise LoadError("too many redirects", 502)
-
-    async def _get(self, client: httpx.AsyncClient, url: httpx.URL) -> bytes | httpx.URL:
-        """The body, or where a redirect leads."""
-        if url.scheme not in ("http", "https") or not url.host:
-            raise LoadError("only http:// and https:// URLs can be fetched", 400)
-        address = await self._address(url)
-        request = client.build_request(
-            "GET",
-            url.copy_with(host=str(address)),
-            headers={"Host": url.netloc.decode("ascii")},
-            extensions={"sni_hostname": url.host} if url.scheme == "https" else {},
-        )
-        answer = await client.send(request, stream=True)
-        try:
-            if answer.is_redirect:
-                return url.join(answer.headers["Location"])
-            if answer.status_code != 200:
-                raise LoadError(f"the server answered {answer.status_code}", 502)
-            _require_wav(unquote(url.path), answer.headers.get("Content-Type"))
-            return await _limited(answer)
-        finally:
-            await answer.aclose()
-
-    async def _address(self, url: httpx.URL) -> IPv4Address | IPv6Address:
-        """The address to connect to; every address of the name must be allowed."""
-        port = url.port or (443 if url.scheme == "https" else 80)
-        try:
-            found = await asyncio.get_running_loop().getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            raise LoadError(f"host not found: {url.host}: {error}", 502) from None
-        addresses = [ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
-        if not addresses:
-            raise LoadError(f"host not found: {url.host}", 502)
-        for address in addresses:
-            if not self._allowed(address):
-                raise LoadError(f"{url.host} is at an address that may not be fetched from", 403)
-        return addresses[0]
-
-    def _allowed(self, address: IPv4Address | IPv6Address) -> bool:
-        if isinstance(address, IPv6Address):
-            address = _inner(address)
-        if address.is_loopback:
-            return self._allow_loopback
-        return address.is_global and not address.is_multicast
+            answer = await self._fetcher.get(url, before.conditions if before is not None else None)
+        except FetchError as error:
+            if before is None or not error.temporary:
+                raise
+            log.warning("url.stale", url=masked(url), reason=str(error))
+            return before
+        if not isinstance(answer, Fetched):
+            if before is None:
+                raise FetchError("the server answered 304, unasked", 502)
+            kept = replace(before, fresh_until=self._clock() + url_cache.FRESH_S)
+        else:
+            kept = url_cache.kept(answer, self._clock())
+            if not url_cache.may_be_kept(answer.headers):
+                return kept
+        if self._cache is not None:
+            await asyncio.to_thread(self._cache.put, url, kept)
+        return kept
 
 
-def _inner(address: IPv6Address) -> IPv4Address | IPv6Address:
-    """The IPv4 address that an IPv6 address stands for (mapped, 6to4, NAT64), else the address."""
-    if address in _NAT64:
-        return IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.ipv4_mapped or address.sixtofour or address
+def _path(url: str) -> str:
+    try:
+        return unquote(urlsplit(url).path)
+    except ValueError:
+        return ""
 
 
-async def _limited(answer: httpx.Response) -> bytes:
-    data = bytearray()
-    async for part in answer.aiter_bytes():
-        data += part
-        if len(data) > SIZE_LIMIT_BYTES:
-            raise LoadError(f"more than {SIZE_LIMIT_BYTES >> 20} MiB", 413)
-    return bytes(data)
-
-
-def _require_wav(path: str, content_type: str | None) -> None:
-    """The type is told by the path's extension, else by Content-Type. Raises LoadError."""
-    suffix = PurePosixPath(path).suffix.lower()
-    declared = (content_type or "").partition(";")[0].strip().lower()
-    if suffix == ".wav" or (not suffix and declared in _WAV_TYPES):
-        return
-    raise LoadError(f"not a type that can be played: {suffix or declared or 'unknown'}", 415)
-
-
-def _decode(data: bytes, rate_hz: int) -> Pcm:
-    sound = wav.decode(data)
-    return resample(sound.pcm, sound.rate_hz, rate_hz)
+def _required(kind: files.Kind | None, named: str | None) -> files.Kind:
+    if kind is None:
+        raise LoadError(f"not a type that can be played: {named or 'unknown'}", 415)
+    return kind

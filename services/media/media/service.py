@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 
 from dialbus import telemetry
 from dialbus.bus import Bus, BusError, NoResponder, Refused, Subscription
@@ -32,6 +31,7 @@ from dialbus.sessions import Sessions
 from media import metrics
 from media.audio.vad import SpeechDetector
 from media.engine import Engine
+from media.fetch import Fetcher
 from media.leg import Leg, LegKey
 from media.loader import Loader
 from media.opening import EndpointOpener, literal
@@ -66,8 +66,8 @@ class MediaService:
         self._loop = asyncio.get_running_loop()
         self._engine = Engine(detector, self._loop.time)
         self._pacer = Pacer(self._engine.tick, self._engine.skip)
-        host = me.config.http_addr.host
-        self._loader = Loader(me.config.media_path, allow_loopback=_is_loopback(host))
+        self._fetcher = Fetcher.configured(me.config)
+        self._loader = Loader.configured(me.config, self._fetcher)
         self._opener = EndpointOpener(me.config)
         self._held: dict[LegKey, _Held] = {}
         self._opening: set[LegKey] = set()
@@ -333,10 +333,3 @@ async def _resolved(remote: RemoteMedia) -> RemoteMedia:
     if found is None:
         raise Refused(400, f"unknown media address: {remote.address}")
     return remote.model_copy(update={"address": found})
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -37,7 +37,7 @@ class _Format:
 
 
 def decode(data: bytes) -> Wav:
-    """The audio of a WAV file: PCM of 8, 16, 24 or 32 bits, A-law or mu-law. Raises WavError.
+    """The audio of a WAV file: PCM of 8, 16, 24 or 32 bits, floating point, A-law or mu-law. Raises WavError.
 
     A data chunk that is cut short, as in a file still being written, gives what is there.
     """
@@ -84,6 +84,10 @@ def _samples(body: bytes, layout: _Format) -> Pcm:
             # The upper two octets of each sample; what lies below 16 bits is not to be heard.
             octets = np.frombuffer(body, np.uint8).reshape(-1, width)[:, -2:]
             samples = np.ascontiguousarray(octets).view("<i2")[:, 0].astype(np.int16)
+        case (3, 32 | 64):
+            # Full scale is ±1; NaN and infinity, which a damaged file may hold, are silence and full scale.
+            scaled = np.nan_to_num(np.frombuffer(body, f"<f{width}").astype(np.float32) * np.float32(32768), nan=0.0)
+            samples = np.asarray(np.clip(np.rint(scaled), -32768, 32767), np.int16)
         case (6, 8):
             samples = g711.decode_a(np.frombuffer(body, np.uint8))
         case (7, 8):

@@ -1,0 +1,286 @@
+"""The one place where URLs that clients name are fetched: play, ringtone, moh, ambiance, mediaPass.
+
+A URL is fetched on a client's behalf, so it must not reach what only we can reach: its host is resolved once, each of
+its addresses is judged, the connection goes to a judged address (with the name of the URL in TLS and in `Host`), every
+redirect is judged again, and size and time are limited.
+"""
+
+import asyncio
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ssl import SSLContext
+from typing import Any
+
+import httpx
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
+
+from dialbus.config import Config, FetchConfig
+
+Address = IPv4Address | IPv6Address
+
+MOST_REDIRECTS = 5
+_CONNECT_S = 3.0
+"""For each address of a host; the whole has the configured limit."""
+_LARGEST_MESSAGE = 1 << 20
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
+
+_NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
+_LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")  # RFC 8215: leads into a network that its operator chose
+_SHARED = IPv4Network("100.64.0.0/10")  # RFC 6598: neither private nor global to Python
+
+
+class FetchError(Exception):
+    """A URL that can't be had; `str()` is the reason for the client and names no part of the URL but its host.
+
+    `code` is as in HTTP. `temporary`: it may be had another time, the server or the way to it has failed.
+    """
+
+    def __init__(self, reason: str, code: int, *, temporary: bool = False) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.temporary = temporary
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """An answer with its body."""
+
+    body: bytes
+    path: str
+    """Of the URL that was redirected to last, percent-decoded."""
+    headers: Mapping[str, str]
+    """Names are case-blind."""
+
+
+class NotModified:
+    """The server says that what we have is what it has."""
+
+
+NOT_MODIFIED = NotModified()
+
+
+class Fetcher:
+    """Fetches for clients, within `limits`."""
+
+    def __init__(self, limits: FetchConfig, *, api_is_local: bool = False) -> None:
+        """`api_is_local`: the API is bound to loopback, so that clients are on this machine themselves."""
+        self._limits = limits
+        self._allow_loopback = api_is_local if limits.allow_loopback is None else limits.allow_loopback
+        # The usual certificates, and those that this machine trusts besides.
+        self._tls: SSLContext = httpx.create_ssl_context(trust_env=False)
+        self._tls.load_default_certs()
+
+    @classmethod
+    def configured(cls, config: Config) -> "Fetcher":
+        """The fetcher of `[fetch]`."""
+        return cls(config.fetch, api_is_local=_is_loopback(config.http_addr.host))
+
+    async def get(self, url: str, headers: Mapping[str, str] | None = None) -> Fetched | NotModified:
+        """GET over http or https; NotModified answers a conditional request. Raises FetchError."""
+        try:
+            async with asyncio.timeout(self._limits.timeout):
+                return await self._get(_parsed(url), dict(headers or {}))
+        except TimeoutError:
+            raise self._too_slow() from None
+
+    async def websocket(self, url: str) -> ClientConnection:
+        """An open connection over ws or wss. Raises FetchError."""
+        try:
+            async with asyncio.timeout(self._limits.timeout):
+                return await self._open(_parsed(url))
+        except TimeoutError:
+            raise self._too_slow() from None
+
+    def _too_slow(self) -> FetchError:
+        return FetchError(f"no answer within {self._limits.timeout:g} s", 504, temporary=True)
+
+    # -- HTTP -------------------------------------------------------------------------------------
+
+    async def _get(self, url: httpx.URL, headers: dict[str, str]) -> Fetched | NotModified:
+        # Proxies of the environment are not used: they would resolve the name anew, out of our sight.
+        timeout = httpx.Timeout(None, connect=_CONNECT_S)
+        async with httpx.AsyncClient(verify=self._tls, trust_env=False, timeout=timeout) as client:
+            for _ in range(MOST_REDIRECTS + 1):
+                answer = await self._get_once(client, url, headers)
+                if not isinstance(answer, httpx.URL):
+                    return answer
+                url = answer
+        raise FetchError("too many redirects", 502)
+
+    async def _get_once(
+        self, client: httpx.AsyncClient, url: httpx.URL, headers: dict[str, str]
+    ) -> Fetched | NotModified | httpx.URL:
+        """The answer, or where a redirect leads."""
+        answer = await self._send(client, url, headers)
+        try:
+            if answer.status_code in _REDIRECTS and "Location" in answer.headers:
+                return _redirected(url, answer.headers["Location"])
+            if answer.status_code == 304:
+                return NOT_MODIFIED
+            if answer.status_code != 200:
+                raise FetchError(f"the server answered {answer.status_code}", 502, temporary=answer.status_code >= 500)
+            return Fetched(await self._body(answer), url.path, answer.headers)
+        except httpx.HTTPError as error:
+            raise _unreachable(error) from None
+        finally:
+            await answer.aclose()
+
+    async def _send(self, client: httpx.AsyncClient, url: httpx.URL, headers: dict[str, str]) -> httpx.Response:
+        addresses = await self._addresses(url, ("http", "https"))
+        for address in addresses:
+            request = client.build_request(
+                "GET",
+                url.copy_with(host=str(address)),
+                # A packed body could unfold to any size.
+                headers={**headers, "Host": url.netloc.decode("ascii"), "Accept-Encoding": "identity"},
+                extensions={"sni_hostname": url.host} if url.scheme == "https" else {},
+            )
+            try:
+                return await client.send(request, stream=True)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                failure: httpx.HTTPError = error
+            except httpx.HTTPError as error:
+                raise _unreachable(error) from None
+        raise _unreachable(failure)
+
+    async def _body(self, answer: httpx.Response) -> bytes:
+        if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise FetchError("the server sends it packed, unasked", 502)
+        body = bytearray()
+        async for part in answer.aiter_raw():
+            body += part
+            if len(body) > self._limits.max_bytes:
+                raise FetchError(f"more than {self._limits.max_bytes} bytes", 413)
+        return bytes(body)
+
+    # -- WebSocket --------------------------------------------------------------------------------
+
+    async def _open(self, url: httpx.URL) -> ClientConnection:
+        for _ in range(MOST_REDIRECTS + 1):
+            opened = await self._open_once(url)
+            if not isinstance(opened, httpx.URL):
+                return opened
+            url = opened
+        raise FetchError("too many redirects", 502)
+
+    async def _open_once(self, url: httpx.URL) -> ClientConnection | httpx.URL:
+        """The connection, or where a redirect leads."""
+        failure: Exception | None = None
+        for address in await self._addresses(url, ("ws", "wss")):
+            try:
+                async with asyncio.timeout(_CONNECT_S):
+                    return await self._handshake(url, address)
+            except InvalidStatus as error:
+                answer = error.response
+                if answer.status_code in _REDIRECTS and "Location" in answer.headers:
+                    return _redirected(url, answer.headers["Location"])
+                raise FetchError(f"the server answered {answer.status_code}", 502) from None
+            except InvalidURI:
+                raise FetchError("not a URL of a WebSocket", 400) from None
+            except (OSError, EOFError, InvalidHandshake, TimeoutError) as error:
+                failure = error
+        raise _unreachable(failure)
+
+    async def _handshake(self, url: httpx.URL, address: Address) -> ClientConnection:
+        tls: dict[str, Any] = {"ssl": self._tls, "server_hostname": url.host} if url.scheme == "wss" else {}
+        return await _ConnectOnce(
+            str(url),
+            host=str(address),
+            port=url.port or _DEFAULT_PORTS[url.scheme],
+            proxy=None,
+            compression=None,
+            max_size=_LARGEST_MESSAGE,
+            open_timeout=None,  # ours is around it
+            close_timeout=1.0,
+            **tls,
+        )
+
+    # -- addresses --------------------------------------------------------------------------------
+
+    async def _addresses(self, url: httpx.URL, schemes: tuple[str, ...]) -> list[Address]:
+        """Where the host is; every one of its addresses must be allowed. Raises FetchError."""
+        if url.scheme not in schemes or not url.host:
+            raise FetchError(f"only {' and '.join(f'{scheme}://' for scheme in schemes)} URLs can be fetched", 400)
+        port = url.port or _DEFAULT_PORTS[url.scheme]
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise FetchError(f"host not found: {url.host}: {error}", 502, temporary=True) from None
+        addresses = list(dict.fromkeys(ip_address(str(entry[4][0]).partition("%")[0]) for entry in found))
+        if not addresses:
+            raise FetchError(f"host not found: {url.host}", 502, temporary=True)
+        if not all(self._allowed(address) for address in addresses):
+            raise FetchError(f"{url.host} is at an address that may not be fetched from", 403)
+        return addresses
+
+    def _allowed(self, address: Address) -> bool:
+        if isinstance(address, IPv6Address):
+            if address in _LOCAL_NAT64:
+                return self._limits.allow_private
+            address = _inner(address)
+        if address.is_loopback:
+            return self._allow_loopback
+        if address.is_multicast or address.is_unspecified:
+            return False
+        if address.is_global:
+            return True
+        is_private = address.is_private or address.is_link_local or address in _SHARED
+        return self._limits.allow_private and is_private and not address.is_reserved
+
+
+class _ConnectOnce(connect):
+    """Redirects are ours to judge."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
+def masked(url: str) -> str:
+    """The URL as a log may have it: without its password and its query, where signatures are kept."""
+    before, mark, _ = url.partition("?")
+    scheme, colon, rest = before.partition("://")
+    authority, slash, path = rest.partition("/")
+    userinfo, at, host = authority.rpartition("@")
+    if at:
+        authority = f"{userinfo.partition(':')[0]}:***@{host}"
+    shown = f"{scheme}{colon}{authority}{slash}{path}" if colon else before
+    return f"{shown}?…" if mark else shown
+
+
+def _parsed(text: str) -> httpx.URL:
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        raise FetchError("not a URL", 400) from None
+    if url.port is not None and url.port > 65535:
+        raise FetchError("not a URL: the port is beyond 65535", 400)
+    return url
+
+
+def _redirected(url: httpx.URL, location: str) -> httpx.URL:
+    try:
+        return _parsed(str(url.join(location)))
+    except (httpx.InvalidURL, FetchError):
+        raise FetchError("the server redirects to what is no URL", 502) from None
+
+
+def _unreachable(error: Exception | None) -> FetchError:
+    return FetchError(f"can't be fetched: {error or type(error).__name__}", 502, temporary=True)
+
+
+def _inner(address: IPv6Address) -> Address:
+    """The IPv4 address that an IPv6 address stands for (mapped, 6to4, NAT64), else the address."""
+    if address in _NAT64:
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or address
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
