@@ -355,9 +355,11 @@ class Supervisor:
         gateway = announcement(folder, "gateway", "gateway-1") or {}
         sip_ua = announcement(folder, "sip-ua", "sip-ua-1") or {}
         targets = self._config.ua.handler.targets
+        api = local(str(gateway.get("http", self._config.http_addr)))
         lines = [
             f"dialbus is ready after {after_s:.1f} s",
-            f"  WebSocket  ws://{local(str(gateway.get('http', self._config.http_addr)))}/call/sip",
+            f"  WebSocket  ws://{api}/call/sip",
+            f"  Test page  http://{api}/",
             f"  SIP        sip:{local(str(sip_ua.get('sip', '')).removesuffix('/udp'))} over UDP",
             *(f"  Webhook    {self._config.ua.handler.method} {shown_url(target)}" for target in targets),
             *([] if targets else ["  Webhook    none: inbound calls are refused until --handler URL names one"]),

@@ -133,6 +133,7 @@ class TestRealProcesses:
         ensemble.append(one)
 
         assert re.search(r"ws://127.0.0.1:\d+/call/sip", one.until("WebSocket"))
+        assert re.search(r"http://127.0.0.1:\d+/$", one.until("Test page"))
         assert "sip:127.0.0.1:5070 " in one.until("  SIP")
         assert "POST http://127.0.0.1:1/hook" in one.until("Webhook")
         one.until("Ctrl-C")

@@ -1,4 +1,4 @@
-"""The gateway's routes: client sockets, `/iceservers`, `/health`, `/metrics`; all else is 404 with a JSON body."""
+"""The gateway's routes: client sockets, `/iceservers`, the test page, `/health`, `/metrics`; else 404 with JSON."""
 
 import json
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from dialbus.contracts.session import CallType
 from dialbus.health import Health
 from gateway.access import Access, Guard
 from gateway.iceservers import ice_servers
+from gateway.testpage import page_routes
 from gateway.websocket import CallSockets
 
 CALL_PATHS = {"/call/sip": CallType.SIP, "/call/webrtc": CallType.WEBRTC, "/call": CallType.WEBSOCKET}
@@ -33,6 +34,7 @@ def create_app(health: Health, access: Access, sockets: CallSockets, ice: Sequen
     for path, call_type in CALL_PATHS.items():
         app.router.routes.append(WebSocketRoute(path, sockets.endpoint(call_type), name=call_type.value))
     app.router.routes.append(WebSocketRoute("/{path:path}", _no_such_socket, name="not_found"))
+    app.router.routes.extend(page_routes())
 
     @app.get("/health")
     async def report() -> JSONResponse:
