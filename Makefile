@@ -1,6 +1,6 @@
 # The words of this project, the same at a desk and in CI. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help venv run phone test lint types imports check contracts lock test-compose test-interop clean
+.PHONY: help venv run phone test lint types imports check contracts lock test-compose test-interop conformance clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -60,6 +60,9 @@ test-compose:  ## Build and start the containers, scaled, and call them (needs a
 
 test-interop: $(READY)  ## Against sipp and baresip (need to be installed)
 	$(if $(INTEROP),$(BIN)/python -m pytest -m interop $(INTEROP) $(ARGS),@echo "no tests/interop here" >&2; exit 1)
+
+conformance: $(READY)  ## Every item of tests/conformance/table.tsv on the real ensemble; writes docs/conformance.md
+	$(BIN)/python -m pytest tests/conformance $(ARGS)
 
 clean:  ## Remove the environment and all caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache

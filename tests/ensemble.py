@@ -13,8 +13,8 @@ import sys
 import threading
 import time
 import wave
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -112,31 +112,40 @@ class Exchange:
         return found[0]
 
     @asynccontextmanager
-    async def client(self, call_id: str | None = None, **query: str) -> AsyncIterator[ApiClient]:
+    async def client(
+        self, call_id: str | None = None, *, path: str = "/call/sip", **query: str
+    ) -> AsyncIterator[ApiClient]:
         """A client's socket."""
         base = self.http.replace("http://", "ws://")
-        async with ApiClient.connect(base, call_id=call_id, headers=None, **query) as client:
+        async with ApiClient.connect(base, path, call_id, headers=None, **query) as client:
             yield client
 
 
-@pytest.fixture(scope="session")
-def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exchange]:
-    """`dialbus run` on free ports."""
-    folder = tmp_path_factory.mktemp("ensemble")
+@contextmanager
+def running(folder: Path, *, settings: Mapping[str, str] | None = None, config: str = "") -> Iterator[Exchange]:
+    """`dialbus run` on free ports while the block runs; leaving checks that it stopped well and nothing was raised.
+
+    `settings` are environment variables. `config` is the text of its config.toml, with `WEBHOOK` for the URL of the
+    webhook and `FOLDER` for a folder of its own; absent, everything is at its default.
+    """
     run_dir, recordings = folder / "run", folder / "recorders"
     webhook = Webhook()
-    settings = {
+    environment = {
         "DIALBUS_RECORDER_PATH": str(recordings),
         "DIALBUS_MEDIA_PATH": str(ROOT / "tests" / "data"),
         "DIALBUS_UA_HANDLER_TIMEOUT": "3s",
+        **(settings or {}),
     }
-    command = [
-        sys.executable, "-m", "dialbus_cli", "run", "--run-dir", str(run_dir), "--http", "127.0.0.1:0",
-        "--sip", "127.0.0.1:0", "--handler", webhook.url,
-    ]  # fmt: skip
+    command = [sys.executable, "-m", "dialbus_cli", "run", "--run-dir", str(run_dir)]
+    if config:
+        text = config.replace("WEBHOOK", webhook.url).replace("FOLDER", str(folder))
+        (folder / "config.toml").write_text(text)
+        command += ["--conf", str(folder / "config.toml")]
+    else:
+        command += ["--http", "127.0.0.1:0", "--sip", "127.0.0.1:0", "--handler", webhook.url]
     log = (folder / "supervisor.log").open("wb")
     with subprocess.Popen(
-        command, env={**os.environ, **settings}, stdout=log, stderr=subprocess.STDOUT, cwd=folder
+        command, env={**os.environ, **environment}, stdout=log, stderr=subprocess.STDOUT, cwd=folder
     ) as process:
         try:
             _wait_until_ready(process, folder / "supervisor.log")
@@ -149,6 +158,13 @@ def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exchange]:
     text = (folder / "supervisor.log").read_text(errors="replace")
     assert process.returncode == 0, text[-4000:]
     assert "Traceback" not in text, text[-8000:]
+
+
+@pytest.fixture(scope="session")
+def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exchange]:
+    """`dialbus run` on free ports."""
+    with running(tmp_path_factory.mktemp("ensemble")) as exchange:
+        yield exchange
 
 
 def _wait_until_ready(process: "subprocess.Popen[bytes]", log: Path) -> None:
