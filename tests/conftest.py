@@ -78,6 +78,7 @@ def service_env(nats_url: str, tmp_path: Path) -> dict[str, str]:
         "DIALBUS_HEALTH_ADDR": "127.0.0.1:0",
         "DIALBUS_UA_ADDR": "127.0.0.1",
         "DIALBUS_UA_UDP_PORT": "0",
+        "DIALBUS_UA_GRACEFUL_SHUTDOWN": "false",
         "DIALBUS_RTP_BIND_IP": "127.0.0.1",
         "DIALBUS_EXTERNAL_IP": "127.0.0.1",
         "DIALBUS_RECORDER_PATH": str(tmp_path / "recorders"),

@@ -134,6 +134,7 @@ def running(folder: Path, *, settings: Mapping[str, str] | None = None, config: 
         "DIALBUS_RECORDER_PATH": str(recordings),
         "DIALBUS_MEDIA_PATH": str(ROOT / "tests" / "data"),
         "DIALBUS_UA_HANDLER_TIMEOUT": "3s",
+        "DIALBUS_UA_GRACEFUL_SHUTDOWN_TIMEOUT": "1s",
         **(settings or {}),
     }
     command = [sys.executable, "-m", "dialbus_cli", "run", "--run-dir", str(run_dir)]

@@ -1,8 +1,9 @@
 """`dialbus run`: an embedded nats-server and the six services as processes of this machine.
 
-Everything starts at once; a service that dies is started again; the first signal ends all in order (who talks to
-clients first, the bus last) within five seconds, a second signal at once. Exit codes: 0 after a signal, 2 when
-a setting can't work, 1 when a service doesn't come up for another reason.
+Everything starts at once; a service that dies is started again. The first signal ends all in order (who owns the calls
+first, the bus last): within five seconds when there is no call, else when the calls have ended by themselves or
+`ua.graceful_shutdown_timeout` is over. A second signal hangs up at once, a third kills. Exit codes: 0 after a signal,
+2 when a setting can't work, 1 when a service doesn't come up for another reason.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +31,11 @@ REASON = "dialbus: "
 """How a line begins that tells the operator why something can't start."""
 START_WITHIN_S = 120.0
 NATS_WITHIN_S = 20.0
+LONGEST_ANSWER = 1 << 16
 GIVE_UP_AFTER = 3
 """Failures of one service before all are ready."""
-CALLS_END_WITHIN_S = 1.0
-"""What is left of `ua.graceful_shutdown_timeout` here, so that Ctrl-C ends within five seconds."""
+HANG_UP_WITHIN_S = 5.0
+"""What sip-ua needs at most after the grace: BYEs, last events, their answers."""
 
 SERVICES = {
     "gateway": "gateway",
@@ -46,12 +48,14 @@ SERVICES = {
 NICE = {"asr": 19, "tts": 19}
 """Models yield to the RTP clock."""
 STOP_ORDER: tuple[tuple[tuple[str, ...], float], ...] = (
-    (("gateway",), 0.8),
     (("sip-ua",), 2.0),
+    (("gateway",), 0.8),
     (("webhook-dispatcher", "media", "asr", "tts"), 1.2),
     (("nats",), 0.5),
 )
-"""Who is stopped together, and after how many seconds they are killed; 4.5 s in all."""
+"""Who is stopped together, and after how many seconds they are killed unless they have calls; 4.5 s in all.
+
+sip-ua is first, since it lets calls end, and needs all the others for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +122,6 @@ def check_ports(config: Config) -> None:
 
 def environment(base: Mapping[str, str], config: Config, run_dir: Path, nats_url: str) -> dict[str, str]:
     """What every service is told beyond the settings that it reads itself."""
-    limit_s = min(config.ua.graceful_shutdown_timeout, CALLS_END_WITHIN_S)
     return {
         **base,
         "PYTHONUNBUFFERED": "1",
@@ -126,7 +129,6 @@ def environment(base: Mapping[str, str], config: Config, run_dir: Path, nats_url
         "DIALBUS_NATS_URL": nats_url,
         # Several services on one machine can't share a port; which one each got is in its announcement.
         "DIALBUS_HEALTH_ADDR": str(HostPort(config.health.addr.host, 0)),
-        "DIALBUS_UA_GRACEFUL_SHUTDOWN_TIMEOUT": f"{limit_s}s",
     }
 
 
@@ -168,6 +170,11 @@ def _forget(folder: Path) -> None:
 
 async def _healthy(url: str) -> bool:
     """Whether GET of an http://host:port/path answers 200 within two seconds."""
+    return (await _get(url))[0] == 200
+
+
+async def _get(url: str) -> tuple[int, bytes]:
+    """Status and body of GET of an http://host:port/path; (0, b"") when there is no answer within two seconds."""
     host_port, _, path = url.removeprefix("http://").partition("/")
     host, _, port = host_port.rpartition(":")
     host = host.strip("[]").replace("0.0.0.0", "127.0.0.1")
@@ -176,12 +183,24 @@ async def _healthy(url: str) -> bool:
             reader, writer = await asyncio.open_connection(host, int(port))
             try:
                 writer.write(f"GET /{path} HTTP/1.1\r\nHost: {host_port}\r\nConnection: close\r\n\r\n".encode())
-                status = await reader.readline()
+                answer = b""
+                while len(answer) < LONGEST_ANSWER and (more := await reader.read(LONGEST_ANSWER)):
+                    answer += more
             finally:
                 writer.close()
-    except (OSError, TimeoutError, ValueError):
-        return False
-    return status.split(b" ")[1:2] == [b"200"]
+        head, _, body = answer.partition(b"\r\n\r\n")
+        return int(head.split(b" ")[1]), body
+    except (OSError, TimeoutError, ValueError, IndexError):
+        return 0, b""
+
+
+async def _calls(url: str) -> int:
+    """How many calls a service's /health counts; 0 when it says nothing."""
+    _, body = await _get(url)
+    try:
+        return int(json.loads(body)["calls"])
+    except (ValueError, KeyError, TypeError):
+        return 0
 
 
 class Supervisor:
@@ -198,6 +217,7 @@ class Supervisor:
         self._ready = False
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._over.add_done_callback(lambda over: over.exception())  # seen, even when another error came first
+        self._impatient = asyncio.Event()
         self._hurry = asyncio.Event()
 
     async def run(self) -> int:
@@ -220,10 +240,12 @@ class Supervisor:
         return 0
 
     def _on_signal(self) -> None:
-        if self._over.done():
-            self._hurry.set()
-        else:
+        if not self._over.done():
             self._over.set_result(None)
+        elif not self._impatient.is_set():
+            self._impatient.set()
+        else:
+            self._hurry.set()
 
     def _fail(self, error: Exception) -> None:
         if not self._over.done():
@@ -377,22 +399,36 @@ class Supervisor:
         if not self._hurry.is_set():
             self._say("stopping")
         for services, within_s in STOP_ORDER:
-            await self._stop_group([c for name in services for c in self._children.get(name, ())], within_s)
+            grace_s = self._grace_s if "sip-ua" in services else 0.0
+            await self._stop_group([c for name in services for c in self._children.get(name, ())], within_s, grace_s)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _stop_group(self, children: list[Child], within_s: float) -> None:
+    @property
+    def _grace_s(self) -> float:
+        ua = self._config.ua
+        return ua.graceful_shutdown_timeout if ua.graceful_shutdown and self._ready else 0.0
+
+    async def _stop_group(self, children: list[Child], within_s: float, grace_s: float) -> None:
         running = {child: asyncio.create_task(child.wait()) for child in children if child.pid is not None}
         if not running:
             return
         for child in running:
             child.signal(signal.SIGTERM)
-        hurry = asyncio.create_task(self._hurry.wait())
-        everyone = asyncio.gather(*running.values())
-        either: list[asyncio.Future[Any]] = [everyone, hurry]
-        await asyncio.wait(either, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
-        hurry.cancel()
+        everyone: asyncio.Future[Any] = asyncio.gather(*running.values())
+        if grace_s:
+            await self._ended(everyone, within_s, self._impatient)
+            calls = 0 if everyone.done() or self._impatient.is_set() else await self._calls_of(running)
+            if calls:
+                self._say(f"waiting for {calls} call(s) to end, {grace_s:g} s at most; Ctrl-C hangs up")
+                await self._ended(everyone, grace_s - within_s + HANG_UP_WITHIN_S, self._impatient)
+            if self._impatient.is_set():
+                for child in running:
+                    child.signal(signal.SIGTERM)  # once more: don't wait
+                await self._ended(everyone, HANG_UP_WITHIN_S)
+        else:
+            await self._ended(everyone, within_s)
         for child, ended in running.items():
             if not ended.done():
                 if self._ready:  # before, it was still loading
@@ -400,6 +436,21 @@ class Supervisor:
                 child.signal(signal.SIGKILL)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(everyone, 1.0)
+
+    async def _ended(self, everyone: asyncio.Future[Any], within_s: float, *events: asyncio.Event) -> None:
+        """Wait until all have ended, one of the events or a third signal comes, or the time is over."""
+        waits = [asyncio.create_task(event.wait()) for event in (self._hurry, *events)]
+        await asyncio.wait([everyone, *waits], timeout=max(0.0, within_s), return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+
+    async def _calls_of(self, children: Iterable[Child]) -> int:
+        """Calls that these processes still have."""
+        folder, calls = self._folder, 0
+        for child in children:
+            facts = None if folder is None else announcement(folder, "sip-ua", child.instance)
+            calls += await _calls(str(facts.get("health", ""))) if facts else 0
+        return calls
 
 
 def announcement(folder: Path, service: str, instance: str) -> dict[str, object] | None:

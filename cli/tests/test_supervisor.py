@@ -31,12 +31,14 @@ ends = Path(os.environ["ENDS"])
 def told(*_):
     with ends.open("a") as file:
         file.write(service + chr(10))
+    if fault == "busy" and ends.read_text().count(service) == 1:
+        return
     if fault != "stubborn":
         os._exit(0)
 signal.signal(signal.SIGTERM, told)
 class Health(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        self.send_response(200); self.end_headers(); self.wfile.write(b"{}")
+        self.send_response(200); self.end_headers(); self.wfile.write(b'{"calls": 2}' if fault == "busy" else b"{}")
     def log_message(self, *_): pass
 server = http.server.HTTPServer(("127.0.0.1", 0), Health)
 port = server.server_port
@@ -147,7 +149,7 @@ class TestRealProcesses:
         assert all_gone(pids)
         assert sorted(path.suffix for path in one.run_dir.iterdir()) == [".log"] * 8
         order = one.ends.read_text().split()
-        assert order[:2] == ["gateway", "sip-ua"]
+        assert order[:2] == ["sip-ua", "gateway"]
         assert sorted(order[2:]) == ["asr", "media", "media", "tts", "webhook-dispatcher"]
 
     def test_a_service_that_dies_is_started_again_and_stubborn_ones_are_killed(
@@ -171,6 +173,23 @@ class TestRealProcesses:
         assert took_s < 5
         assert "sip-ua-1 does not end by itself; killed" in "".join(one.output)
         assert all_gone(pids)
+
+    def test_calls_may_end_by_themselves_and_a_second_ctrl_c_hangs_them_up(
+        self, tmp_path: Path, ensemble: list[Ensemble]
+    ) -> None:
+        one = Ensemble(tmp_path, FAULT_SIP_UA="busy")
+        ensemble.append(one)
+        one.until("Ctrl-C ends it")
+        one.process.send_signal(signal.SIGINT)
+        assert "waiting for 2 call(s) to end, 30 s at most" in one.until("waiting")
+        assert one.ends.read_text().split() == ["sip-ua"], "everybody else is still needed"
+
+        code, took_s = one.end()
+
+        assert code == 0
+        assert took_s < 5
+        assert one.ends.read_text().split()[:3] == ["sip-ua", "sip-ua", "gateway"]
+        assert "killed" not in "".join(one.output)
 
     def test_a_killed_parent_leaves_no_orphans(self, tmp_path: Path, ensemble: list[Ensemble]) -> None:
         one = Ensemble(tmp_path)
@@ -265,13 +284,12 @@ def test_a_bus_is_brought_along_unless_one_is_configured(tmp_path: Path) -> None
     assert not brings_own_nats(load(None, {"DIALBUS_NATS_URL": "nats://bus:4222"}).config)
 
 
-def test_services_share_no_health_port_and_end_calls_soon() -> None:
-    config = load(None, {"DIALBUS_HEALTH_ADDR": "0.0.0.0:9100", "DIALBUS_UA_GRACEFUL_SHUTDOWN_TIMEOUT": "30s"}).config
+def test_services_share_no_health_port() -> None:
+    config = load(None, {"DIALBUS_HEALTH_ADDR": "0.0.0.0:9100"}).config
 
     told = environment({"KEPT": "1"}, config, Path("/run"), "nats://127.0.0.1:1")
 
     assert told["DIALBUS_HEALTH_ADDR"] == "0.0.0.0:0"
-    assert told["DIALBUS_UA_GRACEFUL_SHUTDOWN_TIMEOUT"] == "1.0s"
     assert told["KEPT"] == "1"
     load(None, told)
 

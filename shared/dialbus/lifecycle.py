@@ -1,5 +1,7 @@
 """How a service lives: configure, connect, announce itself, run, and leave in order on SIGTERM.
 
+The same signal again asks to hurry: whoever lets calls end by themselves (`ua.graceful_shutdown`) ends them then.
+
 Exit codes: 0 after SIGTERM or SIGINT, 2 for settings that can't work (one line on stderr names each), 1 for anything
 that was not foreseen.
 """
@@ -13,6 +15,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +33,8 @@ from dialbus.tasks import cancel_all
 log = telemetry.get_logger()
 
 HEARTBEAT_S = 1.0
+_hurry: ContextVar[asyncio.Event | None] = ContextVar("hurry", default=None)
+"""Of this process, known to everything that `run` runs."""
 CANNOT_START = (ConfigError, PortInUse)
 
 
@@ -45,6 +50,8 @@ class Service:
     addresses: dict[str, str] = field(default_factory=dict)
     capacity: Callable[[], tuple[int | None, int]] = lambda: (None, 0)
     """Most calls at once (or None), calls now."""
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when whoever stops the service does not want to wait for calls in progress."""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def announce(self) -> None:
@@ -90,7 +97,7 @@ async def service(name: str, loaded: Loaded, *, serve_health: bool = True) -> As
     async with AsyncExitStack() as stack:
         bus = await stack.enter_async_context(Bus.connect(config.nats, service=name, instance=instance))
         health.check("nats", lambda: bus.connected)
-        me = Service(name, instance, config, bus, health)
+        me = Service(name, instance, config, bus, health, hurry=_hurry.get() or asyncio.Event())
         if serve_health:
             bound = await stack.enter_async_context(served(health, config.health.addr, "health.addr"))
             me.addresses["health"] = f"http://{bound}/health"
@@ -113,18 +120,21 @@ def run(name: str, main: Callable[[Loaded], Awaitable[None]], argv: list[str] | 
 
 async def _until_signal(name: str, main: Any) -> int:
     loop = asyncio.get_running_loop()
+    hurry = asyncio.Event()
+    _hurry.set(hurry)
     task = asyncio.ensure_future(main)
-    told_to_stop = False
+    told_to_stop: set[int] = set()
 
-    def stop() -> None:
-        nonlocal told_to_stop
-        # Ctrl-C reaches a service from the terminal and from its supervisor; the second must not cut clean-up short.
-        if not told_to_stop:
-            told_to_stop = True
+    def stop(number: int) -> None:
+        # Ctrl-C may reach a service from the terminal and, as SIGTERM, from its supervisor: that is one wish, not two.
+        if number in told_to_stop:
+            hurry.set()
+        elif not told_to_stop:
             task.cancel()
+        told_to_stop.add(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(number, stop, number)
     try:
         await task
     except asyncio.CancelledError:

@@ -12,6 +12,7 @@ from dialbus.contracts.session import Heartbeat, OpenSession
 from dialbus.lifecycle import HEARTBEAT_S, Service
 from dialbus.liveness import Liveness
 from dialbus.sessions import Sessions
+from dialbus.tasks import cancel_all
 from sip_ua.registrar import Registrar
 from sip_ua.session import SipCall
 from sip_ua.sip.agent import Agent
@@ -55,7 +56,8 @@ class SipService:
         self._calls: dict[str, SipCall] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._neighbours = Liveness(HEARTBEAT_S)
-        self._subscriptions: list[Subscription] = []
+        self._hurry = me.hurry
+        self._openings: Subscription | None = None
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -66,10 +68,8 @@ class SipService:
     async def start(self) -> HostPort:
         """Open the socket, then offer to take sessions; the SIP address."""
         bound = await self.ua.bind(HostPort(self.config.ua.addr, self.config.ua.udp_port))
-        self._subscriptions = [
-            await self.bus.subscribe(Heartbeat, self._on_heartbeat),
-            await self.bus.serve(OpenSession, self._on_open, queue="sip-ua"),
-        ]
+        await self.bus.subscribe(Heartbeat, self._on_heartbeat)
+        self._openings = await self.bus.serve(OpenSession, self._on_open, queue="sip-ua")
         return bound
 
     async def watch(self) -> None:
@@ -89,19 +89,38 @@ class SipService:
                 log.warning("worker.lost", worker=name)
 
     async def stop(self) -> None:
-        """Take nothing new, hang up, and leave when the last event is out or the limit is reached."""
+        """Take nothing new, let calls end, hang up the rest, and leave when the last event is out or time is up."""
         self.stopping = True
-        for subscription in self._subscriptions:
-            await subscription.leave()
+        if self._openings is not None:
+            await self._openings.leave()
+        farewell = asyncio.create_task(self.registrar.stop(), name="unregister")
+        await self._let_calls_end()
         for call in list(self._calls.values()):
             call.detach("the service stops")
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=STOP_LIMIT_S)
-        await self.registrar.stop()
+        await farewell
         await self.ua.settle(SETTLE_LIMIT_S)
         for task in self._tasks:
             task.cancel()
         self.ua.close()
+
+    async def _let_calls_end(self) -> None:
+        """Wait for calls in progress, as long as the settings allow and nobody asks to hurry."""
+        settings = self.config.ua
+        for call in list(self._calls.values()):
+            if call.is_idle:
+                call.detach("the service stops")  # it could not place a call any more
+        if not settings.graceful_shutdown or not self._tasks:
+            return
+        log.info("service.draining", calls=self.live, limit_s=settings.graceful_shutdown_timeout)
+        watch = asyncio.create_task(self.watch(), name="watch")
+        hurry = asyncio.create_task(self._hurry.wait(), name="hurry")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(settings.graceful_shutdown_timeout):
+                while self._tasks and not hurry.done():
+                    await asyncio.wait({*self._tasks, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        await cancel_all([watch, hurry])
 
     def over(self, call: SipCall) -> None:
         """A call has ended."""

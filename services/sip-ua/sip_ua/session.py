@@ -143,6 +143,11 @@ class SipCall:
         """The INVITE was answered before anybody could be asked (bad extension, bad body)."""
         return self._core is not None and self._core.phase is sip.Phase.ENDED
 
+    @property
+    def is_idle(self) -> bool:
+        """No call yet: a socket that has sent something else than `invite`."""
+        return self._machine.state is CallState.IDLE
+
     async def run(self) -> None:
         """Live until the call is over; always leaves the bus and the books in order."""
         LIVE.inc()

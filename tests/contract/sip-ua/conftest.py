@@ -19,6 +19,7 @@ async def ua(nats_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIt
         "DIALBUS_HEALTH_ADDR": "127.0.0.1:0",
         "DIALBUS_UA_ADDR": "127.0.0.1",
         "DIALBUS_UA_UDP_PORT": "0",
+        "DIALBUS_UA_GRACEFUL_SHUTDOWN": "false",
         "DIALBUS_LOG_LEVEL": "debug",
         "DIALBUS_RECORDER_PATH": str(tmp_path_factory.mktemp("recorders")),
     }

@@ -1,6 +1,7 @@
 """Time, stops and lost neighbours: each test has a sip-ua of its own."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -8,6 +9,7 @@ import pytest
 
 from dialbus.bus import Bus, NoResponder
 from dialbus.contracts.base import Taken
+from dialbus.contracts.media import Playback
 from dialbus.contracts.session import OpenSession
 from tests.harness import eventually, run_service
 from tests.peers.exchange import GATEWAY, WORKER, Exchange
@@ -81,6 +83,51 @@ async def test_stop_in_the_middle_of_calls(bus: Bus, service_env: dict[str, str]
         await stopping
         with pytest.raises(NoResponder):
             await bus.request(OpenSession(call_id="x", created_at="", gateway="g", command={}), Taken)
+
+
+async def test_stop_lets_calls_in_progress_end(bus: Bus, service_env: dict[str, str], phone: Phone) -> None:
+    """`graceful_shutdown`: nothing new is taken, what is there goes on as if nothing were."""
+    async with _exchange(bus, service_env, DIALBUS_UA_GRACEFUL_SHUTDOWN="true") as exchange:
+        idle = await exchange.opened("history", speaker="user", text="only looking")
+        await idle.expect("addHistory")
+        up = phone.call(exchange.uri)
+        call = await exchange.accepted(up)
+
+        exchange.ua.process.send_signal(signal.SIGTERM)
+        await idle.expect_end("bySystem", "system")
+        refusal = await phone.call(exchange.uri).expect_response(503)
+        assert refusal.header("Reason") == 'SIP;cause=503;text="stopping"'
+        with pytest.raises(NoResponder):
+            await bus.request(OpenSession(call_id="x", created_at="", gateway="g", command={}), Taken)
+        await call.send("tts", text="still here")
+        assert (await exchange.media.expect(Playback)).command["text"] == "still here"
+
+        up.bye()
+        await up.expect_response(200, method="BYE")
+        await call.expect("trackEnd")
+        await call.expect_end("byCaller", "caller")
+        assert await exchange.ua.exited() == 0
+
+
+@pytest.mark.parametrize("again", [True, False])
+async def test_stop_waits_for_calls_only_so_long(
+    bus: Bus, service_env: dict[str, str], phone: Phone, again: bool
+) -> None:
+    """Until the limit, or until it is told a second time."""
+    limit = "60s" if again else "200ms"
+    settings = {"DIALBUS_UA_GRACEFUL_SHUTDOWN": "true", "DIALBUS_UA_GRACEFUL_SHUTDOWN_TIMEOUT": limit}
+    async with _exchange(bus, service_env, **settings) as exchange:
+        up = phone.call(exchange.uri)
+        call = await exchange.accepted(up)
+        exchange.ua.process.send_signal(signal.SIGTERM)
+        if again:
+            await eventually(lambda: "service.draining" in exchange.ua.log, what="the log")
+            up.assert_silent()
+            exchange.ua.process.send_signal(signal.SIGTERM)
+        await up.expect_bye()
+        await call.expect("trackEnd")
+        await call.expect_end("bySystem", "system")
+        assert await exchange.ua.exited() == 0
 
 
 async def test_gateway_that_falls_silent_ends_its_calls(bus: Bus, service_env: dict[str, str], phone: Phone) -> None:
