@@ -21,10 +21,9 @@ from media.audio.resample import resample
 
 Pcm = npt.NDArray[np.int16]
 
-PAYLOAD_TYPES = {"pcmu": 0, "pcma": 8, "g722": 9}
+PAYLOAD_TYPES = {"pcmu": 0, "pcma": 8, "g722": 9, "opus": 111}
 TELEPHONE_EVENT = 101
 _DIGITS = "0123456789*#ABCD"
-_UNITS = 160
 _TICK_S = 0.02
 
 
@@ -68,7 +67,12 @@ class RtpPeer(asyncio.DatagramProtocol):
     @property
     def rate_hz(self) -> int:
         """Of the audio that goes in and comes out."""
-        return 16000 if self.codec == "g722" else 8000
+        return 16000 if self.codec in ("g722", "opus") else 8000
+
+    @property
+    def _units(self) -> int:
+        """20 ms of the RTP clock."""
+        return 960 if self.codec == "opus" else 160
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Of asyncio."""
@@ -121,18 +125,18 @@ class RtpPeer(asyncio.DatagramProtocol):
 
     async def press(self, digit: str, *, duration_ms: int = 100) -> None:
         """A key as telephone-event packets (RFC 4733)."""
-        event, total = _DIGITS.index(digit), duration_ms * 8
+        event, total = _DIGITS.index(digit), duration_ms * self._units // 20
         timestamp = self._timestamp
-        steps = [*range(_UNITS, total, _UNITS), total, total, total]
+        steps = [*range(self._units, total, self._units), total, total, total]
         for index, duration in enumerate(steps):
             end = 0x80 if index >= len(steps) - 3 else 0
             payload = struct.pack("!BBH", event, end | 10, duration)
             self.send(self._packet(TELEPHONE_EVENT, payload, timestamp, marker=index == 0))
             await asyncio.sleep(_TICK_S)
-        self._timestamp += _UNITS * len(steps)
+        self._timestamp += self._units * len(steps)
 
     def _advance(self) -> int:
-        timestamp, self._timestamp = self._timestamp, self._timestamp + _UNITS
+        timestamp, self._timestamp = self._timestamp, self._timestamp + self._units
         return timestamp
 
     def _packet(self, payload_type: int, payload: bytes, timestamp: int, *, marker: bool) -> bytes:

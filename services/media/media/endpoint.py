@@ -11,17 +11,21 @@ from ipaddress import ip_address
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from dialbus.contracts.media import RemoteMedia
-from media.audio.codec import Codec, make_codec
+from media.audio.codec import Codec, OpusCodec, make_codec
 from media.rtp import packet as rtp
 from media.rtp import rtcp
 from media.rtp.dtmf import DtmfReceiver
-from media.rtp.jitter import IDLE, JitterBuffer, JitterStatistics, NoAudio
+from media.rtp.jitter import IDLE, MISSING, JitterBuffer, JitterStatistics, NoAudio, PacketJitterBuffer
+from media.rtp.opus import packet_units
 from media.rtp.source import Address, MediaSource, Verdict
 
+Pcm = npt.NDArray[np.int16]
+
 FRAME_UNITS = 160
-"""20 ms of the RTP clock, which runs at 8 kHz for every codec here."""
+"""20 ms of G.711 or G.722: units of the RTP clock, and octets."""
 
 _LARGEST_DATAGRAM = 2048
 _MOST_PER_DRAIN = 64  # a flood on one port never starves the other legs of a tick
@@ -76,8 +80,8 @@ class Endpoint(Protocol):
     def drain(self, now: float) -> list[str]:
         """Take what has arrived; the keys pressed."""
 
-    def next_payload(self, now: float) -> bytes | NoAudio:
-        """The octets of the next 20 ms in `codec`, or why there are none."""
+    def next_payload(self, now: float) -> bytes | Pcm | NoAudio:
+        """The octets of the next 20 ms in `codec`, or its samples where decoded already, or why there are none."""
 
     def send(self, payload: bytes) -> None:
         """Send 20 ms of audio in `codec`."""
@@ -162,6 +166,9 @@ class RtpEndpoint:
         self._sockets = sockets
         self._source = MediaSource(latching=latching)
         self._jitter = JitterBuffer()
+        self._frame_units = FRAME_UNITS
+        self._decoded: Pcm = np.zeros(0, np.int16)
+        """Opus: what a packet held beyond the last 20 ms."""
         self._dtmf = DtmfReceiver()
         self._stream = rtp.RtpStream(ssrc=ssrc, sequence=sequence, timestamp=timestamp, payload_type=0)
         self._remote: RemoteMedia | None = None
@@ -229,7 +236,12 @@ class RtpEndpoint:
         other_codec = before is None or before.codec != remote.codec
         if other_codec:
             self._codec = make_codec(remote.codec)
-            self._jitter = JitterBuffer()
+            clock_rate_hz = self._codec.format.clock_rate_hz
+            self._frame_units = self._codec.format.frame_units
+            opus = isinstance(self._codec, OpusCodec)
+            self._jitter = PacketJitterBuffer(packet_units, clock_rate_hz=clock_rate_hz) if opus else JitterBuffer()
+            self._dtmf = DtmfReceiver(clock_rate_hz)
+            self._decoded = np.zeros(0, np.int16)
             self._reported = (0, 0)
         types = {remote.payload_type, _COMFORT_NOISE}
         if remote.telephone_event_pt is not None:
@@ -255,9 +267,32 @@ class RtpEndpoint:
             self._on_rtcp(*datagram, now)
         return digits
 
-    def next_payload(self, now: float) -> bytes | NoAudio:
-        """The octets of the next 20 ms, or why there are none."""
-        return self._jitter.get(now) if self._remote is not None else IDLE
+    def next_payload(self, now: float) -> bytes | Pcm | NoAudio:
+        """The octets of the next 20 ms, their samples in Opus, or why there are none."""
+        if self._remote is None:
+            return IDLE
+        return self._next_opus(self._codec, now) if isinstance(self._codec, OpusCodec) else self._jitter.get(now)
+
+    def _next_opus(self, codec: OpusCodec, now: float) -> Pcm | NoAudio:
+        """20 ms out of packets that last as long as their sender likes; what is lost is concealed by the decoder."""
+        samples = codec.format.sample_rate_hz // _FRAMES_PER_SECOND
+        decoded = self._decoded
+        while len(decoded) < samples:
+            packet = self._jitter.get(now)
+            if packet is IDLE:
+                if not len(decoded):
+                    return IDLE
+                more = np.zeros(samples - len(decoded), np.int16)
+            elif packet is MISSING:
+                more = codec.conceal()
+            else:
+                more = codec.decode(packet)
+                if not len(more):
+                    self.dropped["malformed"] += 1
+                    more = codec.conceal()
+            decoded = np.concatenate((decoded, more)) if len(decoded) else more
+        self._decoded = decoded[samples:]
+        return decoded[:samples]
 
     def _on_datagram(self, data: bytes, source: Address, now: float) -> str | None:
         if rtp.is_rtcp(data):
@@ -295,7 +330,7 @@ class RtpEndpoint:
 
     def send(self, payload: bytes) -> None:
         """Send 20 ms of audio."""
-        self._send_to(self._sockets.rtp, self._stream.send(payload, FRAME_UNITS), self._source.destination)
+        self._send_to(self._sockets.rtp, self._stream.send(payload, self._frame_units), self._source.destination)
 
     def send_silence(self) -> None:
         """Send 20 ms of digital silence: a stream that stops is a call that hangs to many a phone."""
@@ -308,7 +343,7 @@ class RtpEndpoint:
 
     def pass_over(self, ticks: int = 1) -> None:
         """Let time pass without sending."""
-        self._stream.skip(ticks * FRAME_UNITS)
+        self._stream.skip(ticks * self._frame_units)
 
     def report(self, wall: float, now: float) -> None:
         """Send a sender report, or a receiver report when nothing was sent since the last one."""

@@ -83,7 +83,7 @@ class Engine:
             payload = leg.endpoint.next_payload(now)
             codec = leg.endpoint.codec
             assert codec is not None
-            if isinstance(payload, NoAudio):
+            if isinstance(payload, NoAudio | np.ndarray):
                 self._guard(leg, leg.hear, payload, wall)
             elif isinstance(codec, G711Codec) and len(payload) == FRAME_UNITS:
                 _, members, payloads = batches.setdefault(codec.format.name, (codec, [], []))

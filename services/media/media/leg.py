@@ -322,7 +322,7 @@ class Leg:
             statistics = self.endpoint.statistics()
             # A frame is spoken a packet's length before it arrives, and played when the jitter buffer lets it go.
             self._delay_s = statistics.target_delay + _FRAME_S
-            metrics.JITTER.observe(statistics.jitter_units / 8000)
+            metrics.JITTER.observe(statistics.jitter_seconds)
 
     def count(self) -> None:
         """Add what happened since the last time to the process's metrics."""

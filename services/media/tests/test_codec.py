@@ -20,7 +20,7 @@ def test_formats_are_those_of_rfc_3551(name: str, payload_type: int, rtpmap: str
 
 
 def test_g722_is_offered_first() -> None:
-    assert list(FORMATS) == ["g722", "pcmu", "pcma"]
+    assert list(FORMATS) == ["g722", "pcmu", "pcma", "opus"]
 
 
 def test_unknown_codec_is_named() -> None:

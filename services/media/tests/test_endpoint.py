@@ -3,9 +3,11 @@
 import socket
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from dialbus.contracts.media import RemoteMedia
+from media.audio.codec import OpusCodec
 from media.endpoint import NoPort, RtpEndpoint, Sockets, local_address, open_sockets
 from media.rtp import dtmf, packet, rtcp
 from media.rtp.jitter import IDLE
@@ -180,3 +182,39 @@ def test_closing_says_goodbye(sockets: Sockets, phone: socket.socket):
     reports = rtcp.parse(phone.recv(2000))
     assert reports is not None
     assert rtcp.Goodbye((0xABCD,)) in reports
+
+
+def test_opus_runs_on_its_own_clock_and_takes_packets_of_any_length(sockets: Sockets, phone: socket.socket):
+    endpoint, codec = _endpoint(sockets), OpusCodec()
+    endpoint.connect(_remote(phone, codec="opus", payload_type=111, telephone_event_pt=110), 0.0)
+    address = ("127.0.0.1", sockets.port)
+    tone = np.rint(8000 * np.sin(np.arange(320 * 20) * 440 * 2 * np.pi / 16000)).astype(np.int16)
+    packets = [codec.encode(tone[at : at + 320]) for at in range(0, len(tone), 320)]
+
+    endpoint.send_silence()
+    endpoint.pass_over(2)
+    endpoint.send_silence()
+    sent = [packet.parse(phone.recv(2000)) for _ in range(2)]
+    assert sent[0] is not None
+    assert sent[1] is not None
+    assert sent[1].timestamp - sent[0].timestamp == 3 * 960
+
+    heard, digits = [], []
+    for number in range(24):
+        if number < 20 and number != 9:
+            data = packet.RtpPacket(111, False, number, number * 960, 77, packets[number])
+            phone.sendto(packet.pack(data), address)
+            digits += _drain(endpoint, number * 0.02, until=endpoint.accepted + 1)
+        heard.append(endpoint.next_payload(number * 0.02))
+    press = dtmf.key_press("7", 20 * 960, clock_rate_hz=48000)
+    for number, part in enumerate(press):
+        event = packet.RtpPacket(110, part.marker, 20 + number, part.timestamp, 77, part.payload)
+        phone.sendto(packet.pack(event), address)
+    digits += _drain(endpoint, 0.5, until=endpoint.accepted + len(press))
+
+    assert digits == ["7"]
+    pcm = np.concatenate([part for part in heard if isinstance(part, np.ndarray)])
+    assert len(pcm) >= 320 * 20
+    frames = pcm[320 * 2 : 320 * 19].reshape(-1, 320)
+    assert all(np.abs(frame).max() > 3000 for frame in frames), "the lost one is concealed"
+    assert endpoint.statistics().lost == 1

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from media.rtp.jitter import IDLE, MISSING, JitterBuffer, NoAudio
+from media.rtp.jitter import IDLE, MISSING, JitterBuffer, NoAudio, PacketJitterBuffer
 from media.rtp.packet import RtpPacket
 
 TICK = 0.02
@@ -281,3 +281,75 @@ def test_audio_is_never_repeated_nor_out_of_order(network: list[tuple[float, boo
     arrivals = [(n * TICK + delay, packet(n)) for n, (delay, kept) in enumerate(network) if kept]
     numbers = [frame[0] for frame in play(arrivals, 80) if isinstance(frame, bytes)]
     assert numbers == sorted(set(numbers))
+
+
+def opus_like(number: int, ptime_ms: int, *, marker: bool = False) -> RtpPacket:
+    """A packet whose payload only tells its number and length, as Opus does."""
+    return RtpPacket(111, marker, number, number * ptime_ms * 48, 1, bytes([number, ptime_ms]))
+
+
+def whole_packets() -> PacketJitterBuffer:
+    return PacketJitterBuffer(lambda payload: payload[1] * 48, clock_rate_hz=48000)
+
+
+def play_whole(buffer: PacketJitterBuffer, arrivals: list[Arrival], ticks: int) -> list[bytes | NoAudio]:
+    """Ask for a packet whenever the audio of the last one is used up, 20 ms a tick."""
+    frames: list[bytes | NoAudio] = []
+    decoded_ms = 0
+    for tick in range(ticks):
+        now = tick * TICK + TICK / 2
+        while arrivals and arrivals[0][0] <= now:
+            arrival, data = arrivals.pop(0)
+            buffer.put(data, arrival)
+        while decoded_ms < 20:
+            frame = buffer.get(now)
+            frames.append(frame)
+            if frame is IDLE:
+                decoded_ms = 20
+            else:
+                decoded_ms += frame[1] if isinstance(frame, bytes) else 20
+        decoded_ms -= 20
+    return frames
+
+
+@pytest.mark.parametrize("ptime_ms", [10, 20, 40, 60])
+def test_packets_that_cannot_be_cut_come_out_whole_and_in_order(ptime_ms: int) -> None:
+    count = 1200 // ptime_ms
+    arrivals = [(number * ptime_ms / 1000, opus_like(number, ptime_ms)) for number in range(count)]
+    if ptime_ms <= 20:  # a longer one that comes after its successor is late
+        arrivals[3], arrivals[4] = (arrivals[3][0], arrivals[4][1]), (arrivals[4][0], arrivals[3][1])
+    buffer = whole_packets()
+
+    frames = play_whole(buffer, arrivals, 60)
+
+    heard = [frame[0] for frame in frames if isinstance(frame, bytes)]
+    assert heard == list(range(len(heard)))
+    assert len(heard) * ptime_ms > 1050
+    assert buffer.statistics().concealed == 0
+
+
+def test_a_lost_whole_packet_is_missing_for_its_time() -> None:
+    arrivals = [(number * 0.04, opus_like(number, 40)) for number in range(20) if number != 7]
+
+    frames = play_whole(whole_packets(), arrivals, 40)
+
+    start = frames.index(bytes([6, 40]))
+    assert frames[start : start + 4] == [bytes([6, 40]), MISSING, MISSING, bytes([8, 40])]
+
+
+def test_a_payload_of_no_length_is_discarded() -> None:
+    buffer = whole_packets()
+
+    frames = play_whole(buffer, [(0.0, opus_like(0, 0))], 10)
+
+    assert set(frames) == {IDLE}
+    assert buffer.statistics().discarded == 1
+
+
+def test_jitter_is_told_in_seconds_of_the_streams_clock() -> None:
+    buffer = whole_packets()
+    for number in range(200):
+        buffer.put(opus_like(number, 20), number * 0.02 + (0.005 if number % 2 else 0))
+
+    assert buffer.statistics().jitter_seconds == pytest.approx(0.005, rel=0.1)
+    assert buffer.statistics().jitter_units == pytest.approx(240, rel=0.1)

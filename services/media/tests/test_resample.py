@@ -85,3 +85,25 @@ def test_silence_stays_silent() -> None:
 
 def test_nothing_resampled_is_nothing() -> None:
     assert len(resample(np.zeros(0, np.int16), 8000, 16000)) == 0
+
+
+@pytest.mark.parametrize("frequency_hz", [300, 1000, 3400, 6500])
+def test_a_third_of_the_rate_keeps_the_tone(frequency_hz: int) -> None:
+    third = by_frames(live_resampler(48000, 16000), tone(frequency_hz, 48000), 960)
+    assert level(third, frequency_hz, 16000) == pytest.approx(0, abs=0.5)
+
+
+@pytest.mark.parametrize("frequency_hz", [9200, 12000, 20000])
+def test_a_third_of_the_rate_does_not_alias(frequency_hz: int) -> None:
+    third = by_frames(live_resampler(48000, 16000), tone(frequency_hz, 48000), 960)
+    mirrored = abs(frequency_hz - 16000)
+    assert level(third, mirrored, 16000) < -40
+
+
+def test_thirds_join_without_a_seam() -> None:
+    pcm = np.random.default_rng(5).integers(-20000, 20000, 4800).astype(np.int16)
+    whole = live_resampler(48000, 16000).process(pcm)
+    assert len(whole) == 1600
+    assert np.array_equal(by_frames(live_resampler(48000, 16000), pcm, 480), whole)
+    with pytest.raises(ValueError, match="threes"):
+        live_resampler(48000, 16000).process(pcm[:100])

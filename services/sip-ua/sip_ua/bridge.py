@@ -12,10 +12,16 @@ from sip_ua.errors import BadAddress
 from sip_ua.sip.digest import Credentials
 from sip_ua.sip.grammar import GrammarError
 from sip_ua.sip.message import Request
-from sip_ua.sip.sdp import G722, PCMA, PCMU, TELEPHONE_EVENT, Codec, NegotiatedAudio
+from sip_ua.sip.sdp import G722, OPUS, PCMA, PCMU, TELEPHONE_EVENT, Codec, NegotiatedAudio
 from sip_ua.sip.uri import NameAddr, Uri, escape_user, parse_name_addr, parse_uri
 
-CODECS: dict[str, Codec] = {"g722": G722, "pcmu": PCMU, "pcma": PCMA, "telephone_event": TELEPHONE_EVENT}
+CODECS: dict[str, Codec] = {
+    "g722": G722,
+    "pcmu": PCMU,
+    "pcma": PCMA,
+    "opus": OPUS,
+    "telephone_event": TELEPHONE_EVENT,
+}
 _CALL_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 _WELL_KNOWN = frozenset({
@@ -39,7 +45,7 @@ def remote_media(audio: NegotiatedAudio) -> RemoteMedia:
         address=audio.remote_address,
         port=audio.remote_port,
         rtcp_port=None if audio.rtcp_mux else audio.remote_rtcp_port,
-        codec=cast(Literal["pcmu", "pcma", "g722"], audio.codec.name.lower()),
+        codec=cast(Literal["pcmu", "pcma", "g722", "opus"], audio.codec.name.lower()),
         payload_type=audio.payload_type,
         telephone_event_pt=audio.telephone_event_pt,
         ptime_ms=audio.ptime_ms,

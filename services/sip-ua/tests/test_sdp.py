@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sip_ua import bridge
 from sip_ua.sip.sdp import (
     DEFAULT_CODECS,
     G722,
@@ -382,3 +383,16 @@ def test_values_cannot_break_lines():
 def test_a_media_line_is_plain_data():
     media = Media("audio", 1, "RTP/AVP", ("0",), (("ptime", "20"), ("rtcp-mux", None)))
     assert (media.attribute("ptime"), media.attribute("rtcp-mux"), media.attribute("x")) == ("20", "", None)
+
+
+def test_opus_is_offered_and_answered_when_the_settings_name_it():
+    codecs = bridge.codecs(["opus", "pcmu", "telephone_event"])
+    ours = make_offer("10.0.0.1", 4000, codecs, 1, 1)
+
+    assert b"m=audio 4000 RTP/AVP 111 0 101\r\na=rtpmap:111 opus/48000/2\r\n" in write(ours)
+    theirs, chosen = answer(ours, codecs)
+    assert (bridge.remote_media(chosen).codec, chosen.payload_type) == ("opus", 111)
+    assert accept_answer(ours, theirs, codecs).telephone_event_pt == 101
+    with_opus = describe("m=audio 5000 RTP/AVP 107 8", "a=rtpmap:107 opus/48000/2")
+    assert answer(with_opus, DEFAULT_CODECS)[1].codec == PCMA
+    assert bridge.remote_media(answer(with_opus, codecs)[1]).payload_type == 107

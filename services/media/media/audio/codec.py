@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from media.audio import g711
 from media.audio.g722 import G722Decoder, G722Encoder
+from media.audio.opus import OpusDecoder, OpusEncoder
 
 Pcm = NDArray[np.int16]
 Octets = NDArray[np.uint8]
@@ -20,21 +21,28 @@ class UnknownCodecError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class CodecFormat:
-    """What SDP and the RTP clock need to know of a codec. Every one here sends one octet per clock unit."""
+    """What SDP and the RTP clock need to know of a codec."""
 
     name: str
     encoding: str
     """Encoding name in an rtpmap."""
     payload_type: int
-    """The static one; an answer keeps the offerer's."""
+    """The static one, or the usual; an answer keeps the offerer's."""
     clock_rate_hz: int
     """Of RTP timestamps. 8000 for G.722 too, by an error in RFC 1890 that RFC 3551 §4.5.2 keeps."""
     sample_rate_hz: int
+    channels: int = 1
+    """As the rtpmap tells; 2 for Opus, always (RFC 7587 §4.1), though we send one."""
 
     @property
     def rtpmap(self) -> str:
         """As in `a=rtpmap:0 PCMU/8000`, without the payload type."""
-        return f"{self.encoding}/{self.clock_rate_hz}"
+        return f"{self.encoding}/{self.clock_rate_hz}" + (f"/{self.channels}" if self.channels > 1 else "")
+
+    @property
+    def frame_units(self) -> int:
+        """20 ms of the RTP clock."""
+        return self.clock_rate_hz // 50
 
 
 class Codec(Protocol):
@@ -54,8 +62,9 @@ class Codec(Protocol):
 PCMU = CodecFormat("pcmu", "PCMU", 0, 8000, 8000)
 PCMA = CodecFormat("pcma", "PCMA", 8, 8000, 8000)
 G722 = CodecFormat("g722", "G722", 9, 8000, 16000)
-FORMATS: dict[str, CodecFormat] = {codec.name: codec for codec in (G722, PCMU, PCMA)}
-"""By lower-case name, in the order they are offered."""
+OPUS = CodecFormat("opus", "opus", 111, 48000, 16000, channels=2)
+FORMATS: dict[str, CodecFormat] = {codec.name: codec for codec in (G722, PCMU, PCMA, OPUS)}
+"""By lower-case name, in the order they are offered. All but Opus send one octet per unit of their clock."""
 
 
 class G711Codec:
@@ -91,6 +100,25 @@ class G722Codec:
         return self._decoder.decode(payload)
 
 
+class OpusCodec:
+    """Opus with an encoder and a decoder of its own; its packets last as long as their sender likes."""
+
+    def __init__(self) -> None:
+        self.format = OPUS
+        self._encoder = OpusEncoder()
+        self._decoder = OpusDecoder()
+
+    def encode(self, pcm: Pcm) -> bytes:
+        return self._encoder.encode(pcm)
+
+    def decode(self, payload: bytes) -> Pcm:
+        return self._decoder.decode(payload)
+
+    def conceal(self) -> Pcm:
+        """20 ms in place of what was lost."""
+        return self._decoder.conceal()
+
+
 def make_codec(name: str) -> Codec:
     """A fresh codec by its name, in any case. Raises UnknownCodecError."""
     match name.lower():
@@ -100,4 +128,6 @@ def make_codec(name: str) -> Codec:
             return G711Codec(PCMA)
         case "g722":
             return G722Codec()
+        case "opus":
+            return OpusCodec()
     raise UnknownCodecError(f"unknown codec {name!r}; known are {', '.join(FORMATS)}")

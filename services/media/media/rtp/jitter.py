@@ -1,13 +1,14 @@
 """Jitter buffer of one incoming stream: packets in as they come, one frame of audio out for every tick.
 
-Works on the RTP timeline, in codecs whose payload is one octet for each unit of the RTP clock: PCMU, PCMA and G.722
-at 64 kbit/s (whose clock runs at 8 kHz by RFC 3551 §4.5.2). So a frame can be cut out of packets of any ptime.
-Sequence numbers tell loss from silence, as in RFC 3550 appendix A; the delay follows the transit times of the last
-seconds.
+Works on the RTP timeline. In codecs whose payload is one octet for each unit of the RTP clock, PCMU, PCMA and G.722
+at 64 kbit/s (whose clock runs at 8 kHz by RFC 3551 §4.5.2), a frame can be cut out of packets of any ptime; packets of
+other codecs come out whole (`PacketJitterBuffer`). Sequence numbers tell loss from silence, as in RFC 3550 appendix A;
+the delay follows the transit times of the last seconds.
 """
 
 from bisect import insort
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple
@@ -61,6 +62,7 @@ class JitterStatistics:
     restarts: int
     jitter_units: int
     """Interarrival jitter in units of the RTP clock, as a report block wants it."""
+    jitter_seconds: float
     target_delay: float
     """Seconds."""
 
@@ -191,7 +193,7 @@ class JitterBuffer:
         self._shorten_delay(now)
         self._drop_passed()
         queue = self._queue
-        if not queue or queue[-1].end < self._cursor + self._frame:
+        if not self._has_frame():
             return self._await_more()
         if self._held:
             # Ticks that were concealed while the buffer was empty have played the packets missing now.
@@ -201,7 +203,7 @@ class JitterBuffer:
         head = queue[0]
         if head.timestamp >= self._cursor + self._frame:
             return self._cross_hole(now)
-        if head.timestamp == self._cursor and len(head.payload) == self._frame:
+        if head.timestamp == self._cursor and head.end == self._cursor + self._frame:
             self._cursor += self._frame
             self._last_played = head.sequence
             del queue[0]
@@ -222,6 +224,7 @@ class JitterBuffer:
             skipped=self._skipped,
             restarts=self._restarts,
             jitter_units=int(self._jitter),
+            jitter_seconds=self._jitter / self._rate,
             target_delay=self._target_delay(),
         )
 
@@ -251,7 +254,8 @@ class JitterBuffer:
         self._measure(transit, now)
         if delta > 0:
             self._last_timestamp = timestamp
-        return _Entry(timestamp, sequence, timestamp + len(packet.payload), packet.marker, packet.payload)
+        end = timestamp + self._units(packet.payload)
+        return _Entry(timestamp, sequence, end, packet.marker, packet.payload)
 
     def _restart(self, packet: RtpPacket, now: float) -> _Entry:
         """Begin a new timeline with this packet: the first of all, a new SSRC, or a clock set anew."""
@@ -270,7 +274,7 @@ class JitterBuffer:
         transit = now - self._last_timestamp / self._rate
         self._last_transit = transit
         self._transit.add(transit, now)
-        end = self._last_timestamp + len(packet.payload)
+        end = self._last_timestamp + self._units(packet.payload)
         return _Entry(self._last_timestamp, self._highest, end, packet.marker, packet.payload)
 
     def _clear_timeline(self) -> None:
@@ -355,7 +359,7 @@ class JitterBuffer:
         self._playing = False
         if not self._begin(now):
             return IDLE
-        return self._cut() if self._queue[-1].end >= self._cursor + self._frame else self._await_more()
+        return self._cut() if self._has_frame() else self._await_more()
 
     def _lost_before(self, head: _Entry) -> bool:
         """Whether a packet between the last one played and `head` has not been received."""
@@ -365,6 +369,14 @@ class JitterBuffer:
         between = head.sequence - self._last_played - 1
         mask = (1 << min(max(between, 0), 128)) - 1
         return (self._seen >> (self._highest - head.sequence + 1)) & mask != mask
+
+    def _units(self, payload: bytes) -> int:
+        """How long a payload lasts."""
+        return len(payload)
+
+    def _has_frame(self) -> bool:
+        """Whether the audio there is, or is to be concealed before it, makes a whole frame."""
+        return bool(self._queue) and self._queue[-1].end >= self._cursor + self._frame
 
     def _cut(self) -> bytes:
         """One frame from the parts of packets that make it up; a hole in it repeats what is beside it."""
@@ -416,3 +428,28 @@ class JitterBuffer:
             self._last_played = self._queue[0].sequence
             del self._queue[0]
             self._discarded += 1
+
+
+class PacketJitterBuffer(JitterBuffer):
+    """The same for packets that can't be cut: `get` gives one whole, of whatever length.
+
+    Ask again when its audio is used up. MISSING and IDLE stand for one frame's time. A hole shorter than a frame is
+    closed up.
+    """
+
+    def __init__(self, units: Callable[[bytes], int], *, clock_rate_hz: int) -> None:
+        """`units` tells how long a payload lasts on the RTP clock, 0 when it is unusable."""
+        super().__init__(clock_rate_hz=clock_rate_hz)
+        self._units_of = units
+
+    def _units(self, payload: bytes) -> int:
+        return self._units_of(payload)
+
+    def _has_frame(self) -> bool:
+        return bool(self._queue)
+
+    def _cut(self) -> bytes:
+        head = self._queue.pop(0)
+        self._cursor = head.end
+        self._last_played = head.sequence
+        return head.payload
