@@ -557,7 +557,8 @@ class SipCall:
         self._core = core
         self._party = self._host.ua.add(core, core.call_id, core.local_tag, self._on_sip)
         self._party.perform(core.start(now))
-        log.info("call.dialing", caller=str(self._caller), callee=str(self._plan.callee))
+        caller, callee = self._caller.uri.without_password(), self._plan.callee.uri.without_password()
+        log.info("call.dialing", caller=str(caller), callee=str(callee))
         return []
 
     # -- what the SIP leg tells -------------------------------------------------------------------
