@@ -101,6 +101,7 @@ class Leg:
     ) -> None:
         self.call_id = allocation.call_id
         self.leg_id = allocation.leg_id
+        self._kind = allocation.kind
         self.endpoint = endpoint
         self.main_track = allocation.main_track
         self.server_track = allocation.server_track
@@ -135,9 +136,11 @@ class Leg:
         self._delay_s = 0.06
 
     async def start(self) -> None:
-        """Listen for synthesised audio."""
+        """Listen for synthesised audio; an endpoint that knows its codec by itself is connected."""
         self.touched_at = self._loop.time()
         await self._speech.start()
+        if self.endpoint.codec is not None:
+            self._codec_known()
 
     @property
     def key(self) -> LegKey:
@@ -164,15 +167,8 @@ class Leg:
     def connect(self, remote: RemoteMedia) -> None:
         """Send to and expect from here; `remote.address` is an IP literal."""
         now = self.touched_at = self._loop.time()
-        changed = self.endpoint.connect(remote, now)
-        assert self.endpoint.codec is not None
-        codec_hz = self.endpoint.codec.format.sample_rate_hz
-        if self._playback is None:
-            self._open(codec_hz)
-        if changed:
-            self._concealer = Concealer(codec_hz)
-            self._from_codec = live_resampler(codec_hz, self.rate_hz)
-            self._to_codec = live_resampler(self.rate_hz, codec_hz)
+        if self.endpoint.connect(remote, now):
+            self._codec_known()
         self._silence_caller()
         self._release_errors()
         self._log.info(
@@ -273,7 +269,7 @@ class Leg:
         digits = self.endpoint.drain(now)
         if not self._ready and self.endpoint.accepted:
             self._ready = True
-            if self.leg_id == MAIN_LEG:
+            if self.leg_id == MAIN_LEG and self._kind != "socket":
                 self._outbox.put(events.MediaReady(track_id=self.main_track, timestamp=_now_ms()))
             self._log.info("leg.media_ready")
         if digits and self.main_track not in self._muted and self._playback is not None:
@@ -345,6 +341,16 @@ class Leg:
     def _codec_samples(self) -> int:
         assert self.endpoint.codec is not None
         return self.endpoint.codec.format.sample_rate_hz // FRAMES_PER_SECOND
+
+    def _codec_known(self) -> None:
+        """Audio has a codec now, or another one."""
+        assert self.endpoint.codec is not None
+        codec_hz = self.endpoint.codec.format.sample_rate_hz
+        if self._playback is None:
+            self._open(codec_hz)
+        self._concealer = Concealer(codec_hz)
+        self._from_codec = live_resampler(codec_hz, self.rate_hz)
+        self._to_codec = live_resampler(self.rate_hz, codec_hz)
 
     def _open(self, rate_hz: int) -> None:
         """The first codec is known: from here on there is audio."""

@@ -7,10 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from dialbus.bus import Refused
+from dialbus.bus import Bus, Refused
 from dialbus.config import Config
 from dialbus.contracts.media import AllocateLeg
+from media.audio.codec import UnknownCodecError
 from media.endpoint import Endpoint, NoPort, RtpEndpoint, local_address, open_sockets
+from media.socket_endpoint import SocketEndpoint
 
 _random = random.SystemRandom()
 
@@ -28,13 +30,16 @@ class Opened:
 class EndpointOpener:
     """Opens endpoints with this worker's settings; each kind of leg has its branch here."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, bus: Bus, config: Config) -> None:
+        self._bus = bus
         self._config = config
 
     async def open(self, request: AllocateLeg) -> Opened:
         """The endpoint that a leg asks for. Raises Refused."""
         if request.kind == "rtp":
             return await self._rtp(request)
+        if request.kind == "socket":
+            return await self._socket(request)
         raise Refused(503, f"{request.kind}: not accepted here")
 
     async def _rtp(self, request: AllocateLeg) -> Opened:
@@ -54,6 +59,15 @@ class EndpointOpener:
         )
         address = local_address(config.rtp_bind_ip, config.external_ip, await literal(request.remote_host))
         return Opened(endpoint, address, endpoint.port)
+
+    async def _socket(self, request: AllocateLeg) -> Opened:
+        ssrc = _random.randrange(1, 1 << 32)
+        try:
+            endpoint = SocketEndpoint(self._bus, request.call_id, request.codec, request.rate_hz, ssrc)
+        except UnknownCodecError:
+            raise Refused(400, f"unknown codec {request.codec!r}; known are pcm, pcmu, pcma, g722") from None
+        await endpoint.open()
+        return Opened(endpoint)
 
 
 async def literal(host: str | None) -> str | None:

@@ -68,7 +68,7 @@ class MediaService:
         self._pacer = Pacer(self._engine.tick, self._engine.skip)
         self._fetcher = Fetcher.configured(me.config)
         self._loader = Loader.configured(me.config, self._fetcher)
-        self._opener = EndpointOpener(me.config)
+        self._opener = EndpointOpener(me.bus, me.config)
         self._held: dict[LegKey, _Held] = {}
         self._opening: set[LegKey] = set()
         self._neighbours = Liveness(HEARTBEAT_S)
