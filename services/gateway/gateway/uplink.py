@@ -7,6 +7,10 @@ its last second, and then goes out in order.
 DEFAULT_BYTES_PER_SECOND = 32_000
 """pcm at 16 kHz, the default of `/call`."""
 _HELD_S = 1.0
+BURST_BYTES = 10 << 20
+"""A client may send five minutes at once, say a file,"""
+STEADY_BYTES_PER_SECOND = 1 << 20
+"""and after that no faster than this, which is several times what any codec needs."""
 
 
 def bytes_per_second(codec: str | None, rate_hz: int | None) -> int:
@@ -50,3 +54,16 @@ class Uplink:
         if excess > 0:
             # An even number, since messages may end inside a sample and samples must keep their halves.
             del self._held[: excess + excess % 2]
+
+
+class Throttle:
+    """How long to leave a socket unread, so that one client can't fill the bus. It loses nothing, it waits."""
+
+    def __init__(self, now: float) -> None:
+        self._free_at = now - BURST_BYTES / STEADY_BYTES_PER_SECOND
+
+    def delay(self, size_bytes: int, now: float) -> float:
+        """Seconds to wait after a message that arrived now."""
+        self._free_at = max(self._free_at, now - BURST_BYTES / STEADY_BYTES_PER_SECOND)
+        self._free_at += size_bytes / STEADY_BYTES_PER_SECOND
+        return max(0.0, self._free_at - now)

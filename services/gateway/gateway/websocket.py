@@ -63,7 +63,7 @@ from gateway.conversation import (
 from gateway.dump import Write, dump, path_of
 from gateway.errors import BadId, BusAway, IdInUse, ShuttingDown, UpgradeDenied, WrongPath
 from gateway.ids import SocketQuery, generated, parse_query
-from gateway.uplink import bytes_per_second
+from gateway.uplink import Throttle, bytes_per_second
 
 log = telemetry.get_logger()
 
@@ -263,6 +263,8 @@ class ClientSocket:
     # -- the loops --------------------------------------------------------------------------------
 
     async def _read(self) -> None:
+        clock = asyncio.get_running_loop().time
+        throttle = Throttle(clock())
         while True:
             message = await self._connection.receive()
             match message:
@@ -275,6 +277,8 @@ class ClientSocket:
                         await self._perform(effect)
                         if isinstance(effect, Close):
                             return
+                    if delay := throttle.delay(len(data), clock()):
+                        await asyncio.sleep(delay)
                 case {"type": "websocket.disconnect"}:
                     log.debug("socket.lost", code=message.get("code"))
                     return

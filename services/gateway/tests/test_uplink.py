@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.uplink import Uplink, bytes_per_second
+from gateway.uplink import Throttle, Uplink, bytes_per_second
 
 
 def test_the_last_second_is_held_and_flushed_once_then_nothing_is() -> None:
@@ -47,3 +47,13 @@ def test_nothing_held_is_nothing_flushed() -> None:
 )  # fmt: skip
 def test_bytes_of_a_second(codec: str | None, rate_hz: int | None, expected: int) -> None:
     assert bytes_per_second(codec, rate_hz) == expected
+
+
+def test_a_file_passes_at_once_and_a_flood_is_slowed_to_a_mebibyte_per_second() -> None:
+    throttle = Throttle(now=100.0)
+    assert [throttle.delay(65_536, 100.0) for _ in range(160)] == [0.0] * 160  # 10 MiB
+    assert throttle.delay(65_536, 100.0) == pytest.approx(1 / 16)
+    assert throttle.delay(65_536, 100.0 + 1 / 16) == pytest.approx(1 / 16)
+    assert throttle.delay(640, 101.0) == 0.0
+    assert [throttle.delay(65_536, 1000.0) for _ in range(160)] == [0.0] * 160  # the burst is there again
+    assert throttle.delay(65_536, 1000.0) > 0
