@@ -56,6 +56,10 @@ RECORDS_STREAM = "RECORDS"
 _LATE_REQUESTS_S = 0.1
 _EMIT_ATTEMPT_S = 2.0
 _EMIT_GIVE_UP_S = 60.0
+_AT_ONCE = 64
+"""Values of a bucket that are asked for together."""
+_ACK_WAIT_S = 60.0
+"""A worker that holds work and is not heard for so long has died."""
 _EVENTS_HEARTBEAT_S = 1.0
 """A consumer that a server's restart forgot is made anew after two to four of these."""
 
@@ -79,6 +83,14 @@ class Refused(Exception):
         super().__init__(reason)
         self.code = code
         self.reason = reason
+
+
+class Later(Exception):
+    """Raised by a handler of `work`: this item can't be done now, it shall come back after so many seconds."""
+
+    def __init__(self, delay_s: float) -> None:
+        super().__init__(delay_s)
+        self.delay_s = delay_s
 
 
 class Conflict(BusError):
@@ -404,15 +416,19 @@ class Bus:
     async def work(
         self, contract: type[C], handler: Callable[[C], Awaitable[None]], *, durable: str, at_once: int = 64
     ) -> None:
-        """Take work until cancelled; each item is acknowledged when its handler returns, redelivered when it raises."""
+        """Take work until cancelled; each item is acknowledged when its handler returns, redelivered when it raises.
+
+        `Later` says when it shall come back. While a handler runs its item goes to nobody else, however long it takes.
+        """
         pull = await self._js.pull_subscribe(
             contract.SUBJECT,
             durable=durable,
-            config=ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, ack_wait=60.0, max_ack_pending=1024),
+            config=ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, ack_wait=_ACK_WAIT_S, max_ack_pending=1024),
         )
         slots = asyncio.Semaphore(at_once)
 
         async def handle(message: Msg) -> None:
+            held = asyncio.create_task(_held(message), name=f"hold {contract.SUBJECT}")
             try:
                 telemetry.adopt_trace(message.headers)
                 await handler(contract.from_bytes(message.data))
@@ -420,10 +436,13 @@ class Bus:
             except ValidationError as error:
                 log.warning("bus.bad_work", subject=message.subject, error=str(error.errors()[0]["msg"]))
                 await message.term()
+            except Later as later:
+                await message.nak(delay=later.delay_s)
             except Exception:  # the boundary: the item comes back, the worker goes on
                 log.exception("bus.work_failed", subject=message.subject)
                 await message.nak(delay=1)
             finally:
+                held.cancel()
                 slots.release()
 
         async with asyncio.TaskGroup() as tasks:
@@ -461,6 +480,14 @@ class Bus:
                 KeyValueConfig(bucket=name, storage=StorageType.FILE, history=1, replicas=self._settings.replicas)
             )
         return Bucket(store)
+
+
+async def _held(message: Msg) -> None:
+    """Tell the work queue, until cancelled, that somebody is at this item."""
+    while True:
+        await asyncio.sleep(_ACK_WAIT_S / 3)
+        with suppress(nats.errors.Error):
+            await message.in_progress()
 
 
 class Bucket:
@@ -506,8 +533,10 @@ class Bucket:
                 keys = await self._store.keys()
             except (NotFoundError, NoKeysError):
                 return []
-            entries = [await self._entry(key) for key in keys]
-        return [entry for entry in entries if entry is not None]
+            found: list[bytes | None] = []
+            for start in range(0, len(keys), _AT_ONCE):
+                found += await asyncio.gather(*(self._entry(key) for key in keys[start : start + _AT_ONCE]))
+        return [value for value in found if value is not None]
 
     async def _entry(self, key: str) -> bytes | None:
         try:

@@ -52,6 +52,8 @@ class Service:
     """Most calls at once (or None), calls now."""
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when whoever stops the service does not want to wait for calls in progress."""
+    facts: Callable[[], dict[str, int]] = dict
+    """What else the heartbeats tell."""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def announce(self) -> None:
@@ -72,7 +74,7 @@ class Service:
             most, now = self.capacity()
             beat = Heartbeat(
                 service=self.name, instance=self.instance, version=__version__, capacity=most, in_use=now,
-                started_at=started_at,
+                started_at=started_at, facts=self.facts(),
             )  # fmt: skip
             if self.bus.connected:
                 with suppress(Exception):  # a heartbeat that can't be sent is what its watchers look for

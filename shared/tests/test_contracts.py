@@ -30,6 +30,7 @@ EXAMPLES: list[Contract] = [
     ),
     session.ClientCommandSent(call_id=CALL, command={"command": "hangup"}, command_id="7"),
     session.SocketCommand(call_id=CALL, command={"command": "hangup"}),
+    session.CommandSeen(call_id=CALL, at_ms=1772615727418, via="rest", command={"command": "pause"}),
     session.BridgeWanted(call_id=CALL, other="s.2", on=True),
     session.Attach(call_id=CALL, gateway="gateway-1"),
     session.Detach(call_id=CALL, gateway="gateway-1"),
@@ -229,6 +230,33 @@ def test_secrets_are_masked_at_every_depth() -> None:
         "asr": [{"secretKey": "***", "apiKey": ""}],
         "tts": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (
+            {"secret_id": "i", "accessKey": "k", "X-Auth-Token": "t"},
+            {"secret_id": "***", "accessKey": "***", "X-Auth-Token": "***"},
+        ),
+        (
+            {"headers": {"Proxy-Authorization": "Digest …", "Subject": "s"}},
+            {"headers": {"Proxy-Authorization": "***", "Subject": "s"}},
+        ),
+        ({"password": 1234, "credential": {"username": "u"}}, {"password": "***", "credential": "***"}),
+        (
+            {"tokens": 3, "secretary": "Ann", "text": "the password is a@b"},
+            {"tokens": 3, "secretary": "Ann", "text": "the password is a@b"},
+        ),
+        ("wss://u:p@example.org/a?lang=en&access_token=t&x=1", "wss://***@example.org/a?lang=en&access_token=***&x=1"),
+        ("https://example.org/?api_key=k#here", "https://example.org/?api_key=***#here"),
+        ("https://example.org/users@home", "https://example.org/users@home"),
+        ('"Al" <sip:alice:pw@example.org:5060>', '"Al" <sip:alice:***@example.org:5060>'),
+        ("sip:alice@example.org:5060", "sip:alice@example.org:5060"),
+    ],
+)
+def test_what_looks_like_a_secret_is_masked_and_nothing_else(value: Any, shown: Any) -> None:
+    assert masked(value) == shown
 
 
 def test_events_leave_absent_values_out_and_write_plain_integers() -> None:

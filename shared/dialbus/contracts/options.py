@@ -1,5 +1,6 @@
 """CallOption and the objects inside it, as clients send them (protocol section 8a)."""
 
+import re
 from typing import Annotated, Any
 
 from pydantic import AliasChoices, BeforeValidator, Field
@@ -195,14 +196,39 @@ class CallOption(ClientJson):
     realtime: dict[str, Any] | None = None
 
 
-SECRET_FIELDS = frozenset({"password", "secretKey", "secretId", "apiKey", "secret_key", "secret_id", "credential"})
-"""JSON keys whose values are never written to a log, a dump, a list or a KV value."""
+MASK = "***"
+_SECRET_ENDINGS = ("password", "passwd", "secret", "secretkey", "secretid", "accesskey", "apikey", "privatekey", "token",
+                   "authorization", "credential", "credentials", "cookie")  # fmt: skip
+_USERINFO = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]{0,31}://)[^/?#@\s]{1,1024}@")
+_SIP_PASSWORD = re.compile(r"\b(sips?:[^:@\s;>]{1,256}):[^@\s;>]{1,256}@", re.IGNORECASE)
+_QUERY_SECRET = re.compile(
+    r"([?&](?:[\w.-]{0,64}(?:token|secret|password|signature|key)|sig)=)[^&#\s]{1,4096}", re.IGNORECASE
+)
+
+
+def is_secret(key: str) -> bool:
+    """Whether a JSON key or a SIP or HTTP header names something that only its owner may read.
+
+    By the end of the name, however it is spelled: `password`, `secretKey`, `secret_id`, `X-Api-Key`,
+    `Proxy-Authorization`.
+    """
+    return re.sub(r"[^a-z0-9]", "", key.lower()).endswith(_SECRET_ENDINGS)
 
 
 def masked(value: Any) -> Any:
-    """The same JSON value with every secret replaced by `***`."""
+    """The same JSON value as it may be written to a log, a dump, a list or a KV value.
+
+    What `is_secret` names becomes `***`, and so do user and password in a URL, the password in a SIP URI, and
+    secrets in a URL's query.
+    """
     if isinstance(value, dict):
-        return {key: "***" if key in SECRET_FIELDS and item else masked(item) for key, item in value.items()}
+        return {key: MASK if item and is_secret(str(key)) else masked(item) for key, item in value.items()}
     if isinstance(value, list):
         return [masked(item) for item in value]
-    return value
+    return _without_credentials(value) if isinstance(value, str) else value
+
+
+def _without_credentials(text: str) -> str:
+    if "://" in text:
+        text = _QUERY_SECRET.sub(rf"\1{MASK}", _USERINFO.sub(rf"\1{MASK}@", text))
+    return _SIP_PASSWORD.sub(rf"\1:{MASK}@", text) if "@" in text else text

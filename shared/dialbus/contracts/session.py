@@ -95,6 +95,22 @@ class SocketCommand(Request):
     command: dict[str, Any]
 
 
+class CommandSeen(Contract):
+    """A client's command on its way to the call, for those who watch: `/events`, and the dump for what came over REST.
+
+    Published by the gateway that took it, before it is sent on; nobody acts on it.
+    """
+
+    SUBJECT: ClassVar[str] = "call.{call}.command-seen"
+
+    call_id: CallId
+    at_ms: int
+    """Unix epoch milliseconds."""
+    via: Literal["socket", "rest"]
+    command: dict[str, Any]
+    """The client's JSON with secrets masked."""
+
+
 class BridgeWanted(Request):
     """The other side of a bridge asks for this one (protocol 2.13); between the owners of two calls.
 
@@ -167,3 +183,5 @@ class Heartbeat(Contract):
     """Calls (media), sessions (asr), syntheses (tts) at once; None means no fixed limit."""
     in_use: int = 0
     started_at: str
+    facts: dict[str, int] = Field(default_factory=dict)
+    """What else a service counts, for the gateway's `/health`; sip-ua: total, failed, pending, dialogs, transactions."""

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from dialbus.bus import Bus, Conflict, NoReply, NoResponder, Refused, StreamedEvent
+from dialbus.bus import Bus, Conflict, Later, NoReply, NoResponder, Refused, StreamedEvent
 from dialbus.config import NatsConfig
 from dialbus.contracts.audio import AudioFrame
 from dialbus.contracts.base import Contract, Taken
@@ -14,6 +14,7 @@ from dialbus.contracts.session import CallState, CallType, DeliverWebhook, Sessi
 from dialbus.contracts.speech import CancelSpeech
 from dialbus.sessions import Sessions
 from dialbus.tasks import cancel_all
+from tests.harness import eventually
 
 
 def line(text: str) -> Event:
@@ -143,6 +144,24 @@ async def test_work_is_done_once_and_again_only_when_it_failed(bus: Bus, nats_ur
     async with asyncio.timeout(10):
         assert await done.get() == call_id
     assert len(tries) == 2
+    await cancel_all([worker])
+
+
+async def test_work_put_off_comes_back_when_it_said(bus: Bus, call_id: str) -> None:
+    tries: asyncio.Queue[float] = asyncio.Queue()
+    clock = asyncio.get_running_loop().time
+
+    async def handle(item: DeliverWebhook) -> None:
+        if item.call_id == call_id:
+            await tries.put(clock())
+            if tries.qsize() == 1:
+                raise Later(0.3)
+
+    worker = asyncio.create_task(bus.work(DeliverWebhook, handle, durable="webhook-dispatcher"))
+    await bus.enqueue(DeliverWebhook(call_id=call_id, body={}, give_up_at_ms=0))
+    await eventually(lambda: tries.qsize() == 2)
+    first, second = await tries.get(), await tries.get()
+    assert 0.2 < second - first < 5.0
     await cancel_all([worker])
 
 
