@@ -25,10 +25,12 @@ from dialbus.contracts.audio import FROM_CLIENT, TO_CLIENT
 from dialbus.contracts.base import Request, Taken
 from dialbus.contracts.commands import Accept, BadCommand, Invite, command_from, load_json
 from dialbus.contracts.events import ErrorEvent, HangupEvent, TrackEnd
+from dialbus.contracts.options import masked
 from dialbus.contracts.session import (
     CallState,
     CallType,
     ClientCommandSent,
+    CommandSeen,
     Heartbeat,
     OpenSession,
     Session,
@@ -196,6 +198,9 @@ class ClientSocket:
     async def run(self, dump_path: Path | None) -> None:
         """Serve the socket until it is closed and the call has been told."""
         self._subscriptions.append(await self._bus.serve(SocketCommand, self._from_elsewhere, call_id=self._call_id))
+        if dump_path is not None:
+            self._subscriptions.append(await self._bus.subscribe(CommandSeen, self._on_seen, call_id=self._call_id))
+        await self._bus.flush()  # whoever sees the socket open may send to it from elsewhere
         await self._connection.accept()
         self._frames.put_nowait(None)  # stands for "connected", before any frame
         loops = {
@@ -363,7 +368,7 @@ class ClientSocket:
             case Close(code, reason):
                 await self._connection.close(code, reason)
             case Record(text):
-                self._record("command", _ms(datetime.now(UTC)), text)
+                await self._show(text)
             case Report(error, code):
                 await self._report(error, code)
             case Forget():
@@ -372,6 +377,21 @@ class ClientSocket:
                 await self._sessions.change(self._call_id, _disowned)
             case Attach() | Open() | Forward() | Detach():
                 await self._request(effect)
+
+    async def _show(self, text: str) -> None:
+        """A command for the dump and for those who watch the call."""
+        at_ms = _ms(datetime.now(UTC))
+        self._record("command", at_ms, text)
+        try:
+            command = masked(json.loads(text))
+            await self._bus.publish(CommandSeen(call_id=self._call_id, at_ms=at_ms, via="socket", command=command))
+        except (BusError, ValueError, RecursionError) as error:  # nested beyond measure, or the bus is away
+            log.debug("command.not_shown", error=str(error)[:200])
+
+    async def _on_seen(self, seen: CommandSeen) -> None:
+        """A command that another way led to the call's owner belongs into the dump of its socket."""
+        if seen.via != "socket":
+            self._record("command", seen.at_ms, json.dumps(seen.command, ensure_ascii=False))
 
     async def _send(self, text: str, *, recorded: bool) -> None:
         if recorded:

@@ -197,8 +197,10 @@ class CallOption(ClientJson):
 
 
 MASK = "***"
-_SECRET_ENDINGS = ("password", "passwd", "secret", "secretkey", "secretid", "accesskey", "apikey", "privatekey", "token",
-                   "authorization", "credential", "credentials", "cookie")  # fmt: skip
+_SECRET_ENDINGS = (
+    "password", "passwd", "secret", "secretkey", "secretid", "accesskey", "apikey", "privatekey", "token",
+    "authorization", "credential", "credentials", "cookie",
+)  # fmt: skip
 _USERINFO = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]{0,31}://)[^/?#@\s]{1,1024}@")
 _SIP_PASSWORD = re.compile(r"\b(sips?:[^:@\s;>]{1,256}):[^@\s;>]{1,256}@", re.IGNORECASE)
 _QUERY_SECRET = re.compile(

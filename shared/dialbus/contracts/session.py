@@ -184,4 +184,4 @@ class Heartbeat(Contract):
     in_use: int = 0
     started_at: str
     facts: dict[str, int] = Field(default_factory=dict)
-    """What else a service counts, for the gateway's `/health`; sip-ua: total, failed, pending, dialogs, transactions."""
+    """What else a service counts, for the `/health` of gateways."""
