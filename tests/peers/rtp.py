@@ -8,7 +8,8 @@ import secrets
 import socket
 import struct
 import wave
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ Pcm = npt.NDArray[np.int16]
 
 PAYLOAD_TYPES = {"pcmu": 0, "pcma": 8, "g722": 9, "opus": 111}
 TELEPHONE_EVENT = 101
+NOTES = (500, 700, 900, 1300)
+"""Frequencies that tests tell parties apart by."""
 _DIGITS = "0123456789*#ABCD"
 _TICK_S = 0.02
 
@@ -123,6 +126,20 @@ class RtpPeer(asyncio.DatagramProtocol):
             await asyncio.sleep(max(0.0, start + index * _TICK_S - loop.time()))
             self.send(self.frame(pcm[index * size : (index + 1) * size]))
 
+    @asynccontextmanager
+    async def humming(self, frequency_hz: float, level: float = 0.3) -> AsyncIterator[None]:
+        """Send a tone while the block runs."""
+        second = tone(frequency_hz, 1.0, self.rate_hz, level)  # of a whole frequency: seconds join without a click
+
+        async def hum() -> None:
+            await self.speak(np.tile(second, 60))
+
+        task = asyncio.create_task(hum())
+        try:
+            yield
+        finally:
+            task.cancel()
+
     async def press(self, digit: str, *, duration_ms: int = 100) -> None:
         """A key as telephone-event packets (RFC 4733)."""
         event, total = _DIGITS.index(digit), duration_ms * self._units // 20
@@ -155,11 +172,21 @@ class RtpPeer(asyncio.DatagramProtocol):
                 await self._arrived.wait()
         return self.heard
 
+    def notes(self, seconds: float = 0.25, floor: float = 0.03) -> Callable[..., bool]:
+        """`notes()(500, 900)`: whether exactly these of the usual frequencies were heard in the last moments."""
+        pcm = self.audio()[-round(seconds * self.rate_hz) :]
+
+        def are(*frequencies: int) -> bool:
+            heard = {note for note in NOTES if strength(pcm, self.rate_hz, note) > floor}
+            return heard == set(frequencies)
+
+        return are
+
     def audio(self) -> Pcm:
         """Everything heard so far, in order of sequence numbers, at the codec's rate."""
         decoder = make_codec(self.codec)
         ordered = sorted(self.heard, key=lambda packet: (packet.sequence - self.heard[0].sequence) & 0xFFFF)
-        parts = [decoder.decode(packet.payload) for packet in ordered]
+        parts = [decoder.decode(packet.payload) for packet in ordered if packet.payload_type != TELEPHONE_EVENT]
         return np.concatenate(parts) if parts else np.zeros(0, np.int16)
 
 
@@ -182,6 +209,15 @@ def voice(path: Path, rate_hz: int) -> Pcm:
     with wave.open(str(path)) as file:
         pcm = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.int16)
         return resample(pcm, file.getframerate(), rate_hz)
+
+
+def strength(pcm: Pcm, rate_hz: int, frequency_hz: float) -> float:
+    """Amplitude of one frequency in audio, 0 … 1."""
+    if not len(pcm):
+        return 0.0
+    window = np.hanning(len(pcm))
+    turns = np.exp(-2j * np.pi * frequency_hz * np.arange(len(pcm)) / rate_hz)
+    return float(2 * np.abs(np.sum(pcm * window * turns)) / (window.sum() * 32768))
 
 
 def loud(pcm: Pcm, rate_hz: int, floor: int = 500) -> tuple[float, float]:

@@ -3,7 +3,8 @@
 from typing import Any
 
 from dialbus.contracts import commands, events
-from dialbus.contracts.options import VADOption
+from dialbus.contracts.options import AGCOption, VADOption
+from media.audio.agc import GainOptions
 from media.turn import playback as core
 from media.turn.endpointing import EndpointingOptions
 
@@ -11,8 +12,14 @@ SHORTEST_SILENCE_S = 0.1
 """What one call may add to the stream with `silenceTimeout` is bounded."""
 
 
-def endpointing_options(option: VADOption) -> EndpointingOptions:
-    """What a client asks of endpointing."""
+NO_VAD = "nop"
+"""The type that asks for no speech events."""
+
+
+def endpointing_options(option: VADOption) -> EndpointingOptions | None:
+    """What a client asks of endpointing; None when it wants none."""
+    if option.type.lower() == NO_VAD:
+        return None
     return EndpointingOptions(
         speech_padding_s=option.speech_padding / 1000,
         silence_padding_s=option.silence_padding / 1000,
@@ -20,6 +27,19 @@ def endpointing_options(option: VADOption) -> EndpointingOptions:
         voice_threshold=option.voice_threshold,
         max_speech_s=float(option.max_buffer_duration_secs),
         silence_timeout_s=max(option.silence_timeout / 1000, SHORTEST_SILENCE_S) if option.silence_timeout else None,
+    )
+
+
+def gain_options(option: AGCOption) -> GainOptions:
+    """What a client asks of gain control."""
+    return GainOptions(
+        headroom_db=option.headroom_db,
+        max_gain_db=option.max_gain_db,
+        initial_gain_db=option.initial_gain_db,
+        max_gain_change_db_per_second=option.max_gain_change_db_per_second,
+        max_output_noise_level_dbfs=option.max_output_noise_level_dbfs,
+        adjacent_speech_frames=option.adjacent_speech_frames_threshold,
+        limiter=option.enable_limiter,
     )
 
 

@@ -1,6 +1,7 @@
 """The caller's audio on its way in: silenced, denoised, judged and cut into utterances.
 
-Order of protocol 8a: denoise, then VAD, then recognition. The recording gets what recognition gets.
+Order of protocol 8a: denoise, then VAD, then gain control, then recognition. The recording and other parties get what
+recognition gets.
 """
 
 from dataclasses import dataclass
@@ -8,12 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from media.audio.agc import GainControl, GainOptions
 from media.audio.denoise import Denoiser, NoiseSuppressor
 from media.audio.vad import SpeechDetector
 from media.turn.endpointing import Endpointing, EndpointingOptions, SilenceTimeout, SpeechStarted, SpeechStopped
 from media.turn.utterance import UtteranceAudio, UtteranceCutter, UtteranceEffect, UtteranceEnded, UtteranceStarted
 
 Pcm = npt.NDArray[np.int16]
+
+_SPEECH = 0.5
+"""Probability from which the gain control takes a window for speech."""
 
 CallerEffect = SpeechStarted | SpeechStopped | SilenceTimeout | UtteranceStarted | UtteranceAudio | UtteranceEnded
 
@@ -37,6 +42,9 @@ class CallerTrack:
         self._speech_options: EndpointingOptions | None = None
         self._cutter: UtteranceCutter | None = None
         self._cutter_base = 0
+        self._next_utterance = 0
+        self._gain: GainControl | None = None
+        self._speech = False
         self._anchor = _Anchor()
         self.row: int | None = None
         """Of the detector, while somebody wants to know of speech."""
@@ -50,11 +58,17 @@ class CallerTrack:
         elif not wanted:
             self._denoiser = None
 
-    def report_speech(self, options: EndpointingOptions) -> None:
-        """Tell speech and silence from now on; the same options again change nothing."""
+    def control_gain(self, options: GainOptions) -> None:
+        """Bring speech to an even level from now on; the same options again change nothing."""
+        if self._gain is None or self._gain.options != options:
+            self._gain = GainControl(self.rate_hz, options)
+            self._open_row()
+
+    def report_speech(self, options: EndpointingOptions | None) -> None:
+        """Tell speech and silence from now on, or (None) no longer; the same options again change nothing."""
         if options != self._speech_options:
             self._speech_options = options
-            self._endpointing = Endpointing(options)
+            self._endpointing = Endpointing(options) if options is not None else None
             self._open_row()
 
     def cut_utterances(self) -> None:
@@ -62,7 +76,18 @@ class CallerTrack:
         if self._cutter is None:
             self._open_row()
             self._cutter_base = self._anchor.heard
-            self._cutter = UtteranceCutter(self.rate_hz, started_at=self._anchor.heard / self.rate_hz)
+            self._cutter = UtteranceCutter(
+                self.rate_hz, started_at=self._anchor.heard / self.rate_hz, first_index=self._next_utterance
+            )
+
+    def stop_cutting(self) -> list[UtteranceEffect]:
+        """Cut no more utterances until `cut_utterances`; one under way ends."""
+        cutter, self._cutter = self._cutter, None
+        if cutter is None:
+            return []
+        effects = cutter.finish()
+        self._next_utterance = cutter.next_index
+        return effects
 
     def hear(self, pcm: Pcm, spoken_until: float) -> tuple[Pcm, list[UtteranceEffect]]:
         """Take the next 20 ms, int16[n], whose last sample was spoken at the Unix time `spoken_until`.
@@ -78,11 +103,14 @@ class CallerTrack:
         self._anchor.heard += len(pcm)
         self._anchor.wall = spoken_until
         self._detector.feed(self.row, pcm)
+        if self._gain is not None:
+            pcm = self._gain.process(pcm, speech=self._speech)
         return pcm, self._cutter.hear(pcm) if self._cutter is not None else []
 
     def judge(self, probability: float, end_sample: int) -> list[CallerEffect]:
         """Take the detector's verdict on the window that ended at `end_sample`."""
         effects: list[CallerEffect] = []
+        self._speech = probability >= _SPEECH
         if self._endpointing is not None:
             effects += self._endpointing.receive(probability, end_sample / self.rate_hz)
         if self._cutter is not None and end_sample > self._cutter_base:

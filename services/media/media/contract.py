@@ -5,6 +5,7 @@ from dialbus.contracts import media, session, speech
 PUBLISHES = (
     session.Heartbeat,
     media.PlaybackEnded,
+    media.LegInactive,
     media.LegLost,
     speech.OpenTranscription,
     speech.CloseTranscription,
@@ -20,6 +21,9 @@ CONSUMES = (
     media.Playback,
     media.StopPlayback,
     media.NoteInput,
+    media.JoinLegs,
+    media.BridgeLeg,
+    media.UnbridgeLeg,
     media.CloseLeg,
     speech.Transcript,
 )

@@ -5,7 +5,7 @@ restored, packets sent (RFC 3550).
 import errno
 import random
 import socket
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Protocol
@@ -17,7 +17,7 @@ from dialbus.contracts.media import RemoteMedia
 from media.audio.codec import Codec, OpusCodec, make_codec
 from media.rtp import packet as rtp
 from media.rtp import rtcp
-from media.rtp.dtmf import DtmfReceiver
+from media.rtp.dtmf import DtmfPacket, DtmfReceiver, key_press
 from media.rtp.jitter import IDLE, MISSING, JitterBuffer, JitterStatistics, NoAudio, PacketJitterBuffer
 from media.rtp.opus import packet_units
 from media.rtp.source import Address, MediaSource, Verdict
@@ -36,6 +36,8 @@ _SILENCE = {"pcmu": b"\xff" * FRAME_UNITS, "pcma": b"\xd5" * FRAME_UNITS}
 
 
 _FRAMES_PER_SECOND = 50
+_MOST_KEYS = 32
+_PAUSE_PACKETS = 3  # of audio between two keys: 60 ms, so that the same key again is another press to everybody
 
 
 class Endpoint(Protocol):
@@ -88,6 +90,9 @@ class Endpoint(Protocol):
 
     def send_silence(self) -> None:
         """There is nothing to hear for 20 ms: send what the remote party expects then, perhaps nothing."""
+
+    def press(self, digit: str) -> None:
+        """Send a key, when the remote party understands keys."""
 
     def pass_over(self, ticks: int = 1) -> None:
         """Let so many times 20 ms pass without sending."""
@@ -173,6 +178,9 @@ class RtpEndpoint:
         self._stream = rtp.RtpStream(ssrc=ssrc, sequence=sequence, timestamp=timestamp, payload_type=0)
         self._remote: RemoteMedia | None = None
         self._codec: Codec | None = None
+        self._keys: deque[str] = deque(maxlen=_MOST_KEYS)  # to be sent
+        self._key: deque[DtmfPacket] = deque()  # the rest of the one that is being sent
+        self._pause = 0  # packets of audio until the next key
         self._last_sr: tuple[int, float] | None = None  # middle 32 bits of its NTP time, when it came
         self._reported = (0, 0)  # expected, received at the last report
         self._sent_at_report = 0
@@ -249,6 +257,8 @@ class RtpEndpoint:
         usable = remote.port and not ip_address(remote.address).is_unspecified
         self._source.signal((remote.address, remote.port) if usable else None, types, now)
         self._stream.payload_type = remote.payload_type
+        self._keys.clear()
+        self._key.clear()
         return other_codec
 
     # -- receiving --------------------------------------------------------------------------------
@@ -329,8 +339,27 @@ class RtpEndpoint:
     # -- sending ----------------------------------------------------------------------------------
 
     def send(self, payload: bytes) -> None:
-        """Send 20 ms of audio."""
-        self._send_to(self._sockets.rtp, self._stream.send(payload, self._frame_units), self._source.destination)
+        """Send 20 ms of audio, or of a key in its place (RFC 4733 §2.5.1.2)."""
+        self._send_to(self._sockets.rtp, self._next_packet(payload), self._source.destination)
+
+    def press(self, digit: str) -> None:
+        """Send a key of 100 ms as telephone-events, when they were agreed on and we may send."""
+        if self.sends and self._remote is not None and self._remote.telephone_event_pt is not None:
+            self._keys.append(digit)
+
+    def _next_packet(self, payload: bytes) -> bytes:
+        stream = self._stream
+        if self._keys and not self._key and not self._pause:
+            rate_hz = self._frame_units * _FRAMES_PER_SECOND
+            self._key.extend(key_press(self._keys.popleft(), stream.timestamp, clock_rate_hz=rate_hz))
+            self._pause = _PAUSE_PACKETS
+        if self._key and self._remote is not None and self._remote.telephone_event_pt is not None:
+            event = self._key.popleft()
+            packet = stream.send_event(self._remote.telephone_event_pt, event.marker, event.timestamp, event.payload)
+            stream.skip(self._frame_units)
+            return packet
+        self._pause = max(0, self._pause - 1)
+        return stream.send(payload, self._frame_units)
 
     def send_silence(self) -> None:
         """Send 20 ms of digital silence: a stream that stops is a call that hangs to many a phone."""

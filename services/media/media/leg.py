@@ -19,17 +19,25 @@ from dialbus import providers, telemetry
 from dialbus.bus import Bus, BusError, Refused
 from dialbus.config import Config
 from dialbus.contracts import commands, events
-from dialbus.contracts.base import Taken
+from dialbus.contracts.base import Request, Taken
 from dialbus.contracts.media import (
     MAIN_LEG,
     AllocateLeg,
     ConfigureLeg,
     LegClosed,
+    LegInactive,
     PlaybackEnded,
     RecordedFile,
     RemoteMedia,
 )
-from dialbus.contracts.options import RecorderOption, SynthesisOption, TranscriptionOption, VADOption
+from dialbus.contracts.options import (
+    AGCOption,
+    AmbianceOption,
+    RecorderOption,
+    SynthesisOption,
+    TranscriptionOption,
+    VADOption,
+)
 from media import bridge, metrics
 from media.audio.concealment import Concealer
 from media.audio.recorder import UnsafePathError, recording_path
@@ -38,10 +46,14 @@ from media.audio.vad import SpeechDetector
 from media.caller import CallerEffect, CallerTrack
 from media.endpoint import Endpoint
 from media.fetch import masked
+from media.join import Join, Joinable
 from media.ledger import KEY as TURN
 from media.ledger import TurnLedger
+from media.live import BridgeFeed, LiveSender, Subscriber
 from media.loader import Loader, LoadError
-from media.outbox import Outbox
+from media.mixing import Ambiance, Mix
+from media.outbox import Action, Outbox
+from media.patch import Patches
 from media.recognition import Heard, Recognition
 from media.recording import Recording
 from media.rtp.jitter import MISSING, NoAudio
@@ -65,6 +77,7 @@ _ERRORS_HELD_S = 1.0
 _TELL_ATTEMPTS = 5  # of a call's end: one that the owner misses would leave the caller in silence
 _FRAME_S = 1 / FRAMES_PER_SECOND
 _VAD_TYPE = "silero"
+_AMBIANCE = "ambiance"
 
 
 @dataclass(slots=True)
@@ -75,6 +88,9 @@ class _Wanted:
     vad: VADOption | None = None
     asr: TranscriptionOption | None = None
     tts: SynthesisOption | None = None
+    agc: AGCOption | None = None
+    subscribe: bool = False
+    inactive_after_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -98,13 +114,20 @@ class Leg:
         endpoint: Endpoint,
         detector: SpeechDetector,
         loader: Loader,
+        muted: set[str] | None = None,
     ) -> None:
+        """`muted` holds the ids of the call's muted tracks, shared by all its legs: one's server side is another."""
         self.call_id = allocation.call_id
         self.leg_id = allocation.leg_id
         self._kind = allocation.kind
         self.endpoint = endpoint
         self.main_track = allocation.main_track
         self.server_track = allocation.server_track
+        self.mix = Mix(allocation.server_track)
+        self.join: Join | None = None
+        self.party: Pcm | None = None
+        """The remote party in this tick, as others may hear it; None when there is nothing to hear."""
+        self.muted: set[str] = set() if muted is None else muted
         self.touched_at = 0.0
         """When the owner or the remote party was last heard."""
         self._log = log.bind(call_id=self.call_id, leg_id=self.leg_id)
@@ -116,7 +139,15 @@ class Leg:
         self._outbox = Outbox(bus, self.call_id)
         self._speech = Speech(bus, self.call_id, self._bus_track("server"), self, names=config.providers)
         self._wanted = _Wanted()
-        self._muted: set[str] = set()
+        self._refer = allocation.refer
+        self._keys_to: Joinable | None = None
+        self._recognition_paused = False
+        self._live = LiveSender("/".join(self.key))
+        self._patches = Patches(bus, self.call_id, self.mix, BridgeFeed(bus, self.call_id, self._live))
+        self._subscriber: Subscriber | None = None
+        self._ambiance: AmbianceOption | None = None
+        self._missed_at: float | None = None  # the remote party sends, or need not, since then
+        self._told_inactive = False
         self._ledger = TurnLedger()
         self._recording: Recording | None = None
         self._recognition: Recognition | None = None
@@ -169,7 +200,7 @@ class Leg:
         now = self.touched_at = self._loop.time()
         if self.endpoint.connect(remote, now):
             self._codec_known()
-        self._silence_caller()
+        self._missed_at = now
         self._release_errors()
         self._log.info(
             "leg.connected", remote=f"{remote.address}:{remote.port}", codec=remote.codec, direction=remote.direction
@@ -187,7 +218,7 @@ class Leg:
         if wanted.denoise is not None:
             self._wanted.denoise = wanted.denoise
         if wanted.vad is not None and (vad := self._option(VADOption, wanted.vad, "vad")) is not None:
-            if vad.type.lower() != _VAD_TYPE:
+            if vad.type.lower() not in (_VAD_TYPE, bridge.NO_VAD):
                 self._complain("vad", 400, f"unknown VAD type {vad.type!r}, {_VAD_TYPE} is used")
             self._wanted.vad = vad
         if wanted.asr is not None and (asr := self._option(TranscriptionOption, wanted.asr, "asr")) is not None:
@@ -198,6 +229,20 @@ class Leg:
             option = self._option(RecorderOption, wanted.recorder, "recorder")
             if option is not None:
                 self._record(option)
+        if wanted.agc is not None:
+            self._wanted.agc = self._option(AGCOption, wanted.agc, "agc") or self._wanted.agc
+        if wanted.ambiance is not None:
+            option = self._option(AmbianceOption, wanted.ambiance, _AMBIANCE)
+            self._ambiance = option if option is not None and option.enabled is not False else None
+            self.mix.ambiance = None
+            if self._ambiance is not None and self.connected:
+                self._do(self._load_ambiance(self._ambiance))
+        if wanted.subscribe is not None:
+            self._wanted.subscribe = wanted.subscribe
+        if wanted.inactivity_timeout_s is not None:
+            self._wanted.inactive_after_s = wanted.inactivity_timeout_s
+        for name in wanted.unsupported or ():
+            self._complain(name, 404, f"{name} is not supported")
         if self.connected:
             self._apply()
 
@@ -227,17 +272,49 @@ class Leg:
         if self._playback is not None:
             self._playback.input_heard()
 
+    async def bridge(self, other: str) -> None:
+        """Patch the remote party through to that of another call. Raises Refused."""
+        self.touched_at = self._loop.time()
+        await self._patches.add(other)
+
+    async def unbridge(self, other: str) -> None:
+        """Undo it."""
+        self.touched_at = self._loop.time()
+        await self._patches.remove(other)
+
+    def pass_keys_to(self, other: Joinable | None) -> None:
+        """Press the keys of the remote party on another leg, too; None ends that."""
+        self._keys_to = other
+
+    def press(self, digit: str) -> None:
+        """Send a key to the remote party, when it understands telephone-events."""
+        self.endpoint.press(digit)
+
+    def pause_recognition(self, paused: bool) -> None:
+        """Recognise nothing until it is said again."""
+        if paused == self._recognition_paused:
+            return
+        self._recognition_paused = paused
+        if self._track is not None and paused:
+            self._report(self._track, list(self._track.stop_cutting()))
+        elif self._track is not None and self._recognition is not None:
+            self._track.cut_utterances()
+
     async def close(self) -> LegClosed:
         """End the leg; its events are stored and its recording is complete when this returns.
 
         The engine no longer drives it.
         """
         self._release_errors()
+        if self.join is not None:
+            self.join.end()
         if self._playback is not None:
             self._perform(self._playback.close(self._loop.time()))
         if self._track is not None:
             self._report(self._track, list(self._track.finish()))
         await self._speech.close()
+        await self._patches.close()
+        await self._live.close()
         for task in self._tasks:
             task.cancel()
         if self._recognition is not None:
@@ -272,15 +349,22 @@ class Leg:
             if self.leg_id == MAIN_LEG and self._kind != "socket":
                 self._outbox.put(events.MediaReady(track_id=self.main_track, timestamp=_now_ms()))
             self._log.info("leg.media_ready")
-        if digits and self.main_track not in self._muted and self._playback is not None:
+        if digits and self.main_track not in self.muted and self._playback is not None:
             for digit in digits:
-                self._outbox.put(events.Dtmf(track_id=self.main_track, timestamp=_now_ms(), digit=digit))
+                self._outbox.put(
+                    events.Dtmf(track_id=self.main_track, timestamp=_now_ms(), digit=digit, refer=self._refer)
+                )
+                if self._keys_to is not None:
+                    self._keys_to.press(digit)
             self._playback.input_heard()
+        if self._wanted.inactive_after_s and not self._told_inactive:
+            self._watch_activity(now)
 
     def hear(self, audio: Pcm | NoAudio, wall: float) -> None:
         """The next 20 ms of the remote party, at the codec's rate, or why there are none; `wall` is Unix time."""
         assert self._track is not None
         assert self._concealer is not None
+        self.party = None  # until it is known: what goes wrong below must not repeat the last frame to others
         if not isinstance(audio, NoAudio):
             pcm = self._concealer.good(audio)
         elif audio is MISSING:
@@ -288,8 +372,16 @@ class Leg:
         else:
             self._concealer.silence()
             pcm = np.zeros(self._codec_samples, np.int16)
-        self._left, effects = self._track.hear(self._from_codec.process(pcm), wall - self._delay_s)
-        self._report(self._track, list(effects))
+        track = self._track
+        track.silenced = self.endpoint.on_hold or self.main_track in self.muted
+        self._left, effects = track.hear(self._from_codec.process(pcm), wall - self._delay_s)
+        nothing_came = isinstance(audio, NoAudio) and audio is not MISSING
+        self.party = None if track.silenced or nothing_came else self._left
+        if self.party is not None:
+            self._patches.put(self.rate_hz, self.party)
+        if self._subscriber is not None and self._ready:
+            self._subscriber.main(self._left)
+        self._report(track, list(effects))
 
     def judge(self, probability: float, end_sample: int) -> None:
         """The speech detector's verdict on a window of the remote party."""
@@ -300,9 +392,9 @@ class Leg:
         """The next 20 ms to send, at the codec's rate; None is silence."""
         assert self._playback is not None
         self._perform(self._playback.tick(now))
-        frame = self._playback.next_frame(self._samples)
-        if self.server_track in self._muted:
-            frame = None
+        frame = self.mix.next_frame(self._playback.next_frame(self._samples), self.rate_hz, self.muted)
+        if self._subscriber is not None and frame is not None:
+            self._subscriber.server(frame)
         if self._recording is not None:
             self._recording.write(self._left, frame)
         if frame is None:
@@ -344,6 +436,7 @@ class Leg:
 
     def _codec_known(self) -> None:
         """Audio has a codec now, or another one."""
+        self._missed_at = self._loop.time()
         assert self.endpoint.codec is not None
         codec_hz = self.endpoint.codec.format.sample_rate_hz
         if self._playback is None:
@@ -367,6 +460,8 @@ class Leg:
             ),
         )
         self._apply()
+        if self._ambiance is not None:
+            self._do(self._load_ambiance(self._ambiance))
 
     def _apply(self) -> None:
         assert self._track is not None
@@ -375,13 +470,35 @@ class Leg:
         self._track.denoise(wanted.denoise)
         if wanted.vad is not None:
             self._track.report_speech(bridge.endpointing_options(wanted.vad))
+        if wanted.agc is not None:
+            self._track.control_gain(bridge.gain_options(wanted.agc))
         if wanted.asr is not None:
             self._recognise(wanted.asr)
-            self._track.cut_utterances()
+            if not self._recognition_paused:
+                self._track.cut_utterances()
+        # On `/call` the socket carries the audio itself.
+        if not wanted.subscribe or self._kind == "socket":
+            self._subscriber = None
+        elif self._subscriber is None:
+            self._subscriber = Subscriber(self._bus, self.call_id, self._live, self.rate_hz)
         if wanted.tts is not None:
             self._playback.configure(wanted.tts.model_dump(by_alias=True, exclude_none=True))
         if self._recording is not None:
             self._recording.start(self.rate_hz)
+
+    async def _load_ambiance(self, option: AmbianceOption) -> None:
+        if not option.path:
+            self._complain(_AMBIANCE, 400, "path: missing")
+            return
+        try:
+            pcm = await self._loader.load(option.path, self.rate_hz)
+        except LoadError as error:
+            self._complain(_AMBIANCE, error.code, str(error))
+            return
+        if self._ambiance is option and len(pcm):
+            self.mix.ambiance = Ambiance(
+                pcm, normal=option.normal_level, ducked=option.duck_level, transition=option.transition_speed
+            )
 
     def _bus_track(self, side: str) -> str:
         """The name of this leg's audio on the bus: `main` and `server`, of further legs with their id before it."""
@@ -449,14 +566,27 @@ class Leg:
             self._put_error(self.main_track, sender, code, reason)
 
     def _mute(self, track_id: str | None, muted: bool) -> None:
-        tracks = {self.main_track, self.server_track} if track_id is None else {track_id}
-        tracks &= {self.main_track, self.server_track}
-        self._muted = self._muted | tracks if muted else self._muted - tracks
-        self._silence_caller()
+        """In place: the set is the whole call's."""
+        known = {self.main_track, self.server_track} | self.mix.tracks
+        tracks = known if track_id is None else known & {track_id}
+        if muted:
+            self.muted.update(tracks)
+        elif track_id is None:
+            self.muted.clear()
+        else:
+            self.muted.discard(track_id)
 
-    def _silence_caller(self) -> None:
-        if self._track is not None:
-            self._track.silenced = self.endpoint.on_hold or self.main_track in self._muted
+    def _watch_activity(self, now: float) -> None:
+        """Tell the owner, once, when nothing was heard of the remote party for the inactivity timeout."""
+        if self._missed_at is None:
+            return
+        if self.endpoint.on_hold:
+            self._missed_at = now
+        since = max(self._missed_at, self.endpoint.heard_at or 0.0)
+        if now - since > self._wanted.inactive_after_s:
+            self._told_inactive = True
+            self._log.info("leg.inactive", seconds=round(now - since, 1))
+            self._outbox.then(self._tell_later(LegInactive(call_id=self.call_id)))
 
     # -- what the caller says ---------------------------------------------------------------------
 
@@ -466,9 +596,9 @@ class Leg:
                 case SpeechStarted(at):
                     self._put_speaking(_ms(track.wall(at)))
                 case SpeechStopped(ended_at=ended_at, silence_s=silence_s):
-                    self._put_silence(self.main_track, _ms(track.wall(ended_at)), _ms(silence_s))
+                    self._put_silence(self.main_track, _ms(track.wall(ended_at)), _ms(silence_s), refer=self._refer)
                 case SilenceTimeout(started_at, duration_s):
-                    self._put_silence(self.main_track, _ms(track.wall(started_at)), _ms(duration_s))
+                    self._put_silence(self.main_track, _ms(track.wall(started_at)), _ms(duration_s), refer=self._refer)
                 case UtteranceStarted() if self._recognition is not None:
                     self._recognition.begin(effect.index, track.wall(effect.started_at))
                 case UtteranceAudio() if self._recognition is not None:
@@ -493,6 +623,7 @@ class Leg:
                 start_time=_ms(utterance.started),
                 end_time=max(_ms(ended), _ms(utterance.started)),
                 confidence=transcript.confidence,
+                refer=True if self._refer else None,
             )
         )
         name, index = heard.provider, {"index": utterance.index}
@@ -565,7 +696,7 @@ class Leg:
                     )
                 )
                 if auto_hangup:
-                    self._outbox.then(self._hang_up)
+                    self._outbox.then(self._tell_later(PlaybackEnded(call_id=self.call_id)))
             case core.Interrupted():
                 put(bridge.interruption(effect, track, now))
             case core.Failed(sender, code, reason) | core.Refused(sender, code, reason):
@@ -586,13 +717,18 @@ class Leg:
         else:
             self._perform(self._playback.file_loaded(token, pcm, self._loop.time()))
 
-    async def _hang_up(self) -> None:
-        self._do(self._tell_playback_ended())
+    def _tell_later(self, request: Request) -> Action:
+        """Tell the owner, without holding up the events behind this one."""
 
-    async def _tell_playback_ended(self) -> None:
+        async def tell() -> None:
+            self._do(self._tell(request))
+
+        return tell
+
+    async def _tell(self, request: Request) -> None:
         for _ in range(_TELL_ATTEMPTS):
             try:
-                await self._bus.request(PlaybackEnded(call_id=self.call_id), Taken)
+                await self._bus.request(request, Taken)
                 return
             except (BusError, Refused) as error:
                 self._log.warning("leg.owner_not_told", error=str(error))
@@ -601,12 +737,20 @@ class Leg:
     # -- events -----------------------------------------------------------------------------------
 
     def _put_speaking(self, start_ms: int) -> None:
-        self._outbox.put(events.Speaking(track_id=self.main_track, timestamp=_now_ms(), start_time=start_ms))
+        refer = True if self._refer else None
+        event = events.Speaking(track_id=self.main_track, timestamp=_now_ms(), start_time=start_ms, refer=refer)
+        self._outbox.put(event)
         if self._playback is not None:
             self._playback.input_heard()
 
-    def _put_silence(self, track: str, start_ms: int, duration_ms: int) -> None:
-        event = events.Silence(track_id=track, timestamp=_now_ms(), start_time=start_ms, duration=duration_ms)
+    def _put_silence(self, track: str, start_ms: int, duration_ms: int, *, refer: bool = False) -> None:
+        event = events.Silence(
+            track_id=track,
+            timestamp=_now_ms(),
+            start_time=start_ms,
+            duration=duration_ms,
+            refer=True if refer else None,
+        )
         self._outbox.put(event)
 
     def _put_error(self, track: str, sender: str, code: int | None, reason: str) -> None:

@@ -12,9 +12,11 @@ from dialbus.contracts.media import (
     MAIN_LEG,
     AllocateBeside,
     AllocateLeg,
+    BridgeLeg,
     CloseLeg,
     ConfigureLeg,
     ConnectLeg,
+    JoinLegs,
     LegAllocated,
     LegClosed,
     LegCommand,
@@ -23,6 +25,7 @@ from dialbus.contracts.media import (
     Playback,
     RemoteMedia,
     StopPlayback,
+    UnbridgeLeg,
 )
 from dialbus.contracts.session import Heartbeat
 from dialbus.lifecycle import HEARTBEAT_S, Service
@@ -32,6 +35,7 @@ from media import metrics
 from media.audio.vad import SpeechDetector
 from media.engine import Engine
 from media.fetch import Fetcher
+from media.join import Join
 from media.leg import Leg, LegKey
 from media.loader import Loader
 from media.opening import EndpointOpener, literal
@@ -167,7 +171,9 @@ class MediaService:
 
     async def _open(self, key: LegKey, request: AllocateLeg) -> LegAllocated:
         opened = await self._opener.open(request)
-        held = _Held(Leg(self._bus, self._config, request, opened.endpoint, self._detector, self._loader))
+        main = self._held.get((request.call_id, MAIN_LEG))
+        muted = main.leg.muted if main is not None else None
+        held = _Held(Leg(self._bus, self._config, request, opened.endpoint, self._detector, self._loader, muted))
         self._held[key] = held
         metrics.LEGS.set(len(self._held))
         try:
@@ -203,6 +209,15 @@ class MediaService:
         async def stop(request: StopPlayback) -> None:
             await leg.stop_playback(interruption=request.interruption)
 
+        async def join(request: JoinLegs) -> None:
+            self._join(leg, request)
+
+        async def bridge(request: BridgeLeg) -> None:
+            await leg.bridge(request.other)
+
+        async def unbridge(request: UnbridgeLeg) -> None:
+            await leg.unbridge(request.other)
+
         async def note(_: NoteInput) -> None:
             leg.note_input()
 
@@ -211,7 +226,7 @@ class MediaService:
 
         served: list[tuple[type[LegCommand], _Handler]] = [
             (ConnectLeg, connect), (ConfigureLeg, configure), (Playback, play), (StopPlayback, stop),
-            (NoteInput, note), (CloseLeg, close),
+            (JoinLegs, join), (BridgeLeg, bridge), (UnbridgeLeg, unbridge), (NoteInput, note), (CloseLeg, close),
         ]  # fmt: skip
         for contract, handler in served:
             answer = _answering(held, handler, is_close=contract is CloseLeg)
@@ -220,6 +235,22 @@ class MediaService:
         if leg.leg_id == MAIN_LEG:
             # A full worker takes it too: the legs of a call can be joined nowhere else.
             held.subscriptions.append(await self._bus.serve(AllocateBeside, self._take, call_id=leg.call_id))
+
+    def _join(self, leg: Leg, request: JoinLegs) -> None:
+        other = self._held.get((request.call_id, request.other_leg))
+        if other is None or other.closing is not None:
+            raise Refused(404, f"the call has no leg {request.other_leg} here")
+        if other.leg is leg:
+            raise Refused(400, "a leg can't be joined to itself")
+        leg.touched_at = other.leg.touched_at = self._loop.time()
+        Join(
+            leg,
+            other.leg,
+            one_way=request.one_way,
+            forward_dtmf=request.forward_dtmf,
+            pause_asr=request.pause_asr,
+        )
+        log.info("leg.joined", other_leg=request.other_leg, one_way=request.one_way)
 
     # -- giving legs back -------------------------------------------------------------------------
 

@@ -134,6 +134,9 @@ class SocketEndpoint:
     def send_silence(self) -> None:
         """The client gets audio only while there is something to hear."""
 
+    def press(self, digit: str) -> None:
+        """A socket carries no keys."""
+
     def pass_over(self, ticks: int = 1) -> None:
         """A socket has no clock of its own."""
 

@@ -24,6 +24,7 @@ from dialbus.contracts.media import (
     CloseLeg,
     ConfigureLeg,
     ConnectLeg,
+    JoinLegs,
     LegAllocated,
     LegClosed,
     LegLost,
@@ -43,7 +44,7 @@ from dialbus.contracts.speech import (
     TranscriptionOpened,
 )
 from dialbus.tasks import cancel_all
-from tests.harness import START_TIMEOUT_S, STOP_TIMEOUT_S, ServiceProcess, requests_to, spawn
+from tests.harness import START_TIMEOUT_S, STOP_TIMEOUT_S, ServiceProcess, eventually, requests_to, spawn
 from tests.peers.rtp import PAYLOAD_TYPES, TELEPHONE_EVENT, RtpPeer, open_peer
 
 Pcm = npt.NDArray[np.int16]
@@ -136,6 +137,15 @@ class Call:
         """CloseLeg."""
         self.closed = True
         return await self.bus.request(CloseLeg(call_id=self.call_id, leg_id=self.leg_id), LegClosed, timeout_s=5.0)
+
+    async def join(self, other: "Call", **options: Any) -> None:
+        """JoinLegs."""
+        request = JoinLegs(call_id=self.call_id, leg_id=self.leg_id, other_leg=other.leg_id, **options)
+        await self.bus.request(request, Taken)
+
+    async def hears(self, *frequencies: int) -> None:
+        """Wait until the phone hears exactly these of the usual notes."""
+        await eventually(lambda: self.phone.notes()(*frequencies), what=f"{self.leg_id} hears {frequencies}")
 
     def named(self, name: str) -> list[dict[str, Any]]:
         """The events of one kind."""
@@ -296,7 +306,8 @@ class FakeAsr:
 
     async def say(self, call_id: str, utterance: int, text: str, *, final: bool, **more: Any) -> None:
         """A transcript."""
-        await self.bus.publish(Transcript(call_id=call_id, utterance=utterance, text=text, final=final, **more))
+        message = Transcript(call_id=call_id, utterance=utterance, text=text, final=final, **more)
+        await self.bus.publish(message)
 
     def audio(self, utterance: str = "0") -> Pcm:
         """What was heard of an utterance."""
@@ -310,7 +321,10 @@ class FakeAsr:
             if frame.last:
                 self.complete.put_nowait(frame.utterance)
                 if self.text is not None:
-                    await self.say(request.call_id, int(frame.utterance), self.text, final=True, confidence=0.9)
+                    await self.say(
+                        request.call_id, int(frame.utterance), self.text, final=True, confidence=0.9,
+                        track=request.track,
+                    )  # fmt: skip
 
         async def close(closing: CloseTranscription) -> Contract:
             self.closed.append(closing)

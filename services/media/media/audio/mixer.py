@@ -1,4 +1,4 @@
-"""Mixing: sums that saturate, N legs to N mixes-minus-self, gain ramps."""
+"""Mixing: sums that saturate, gain ramps."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,15 +9,6 @@ Pcm = NDArray[np.int16]
 def mix(frames: NDArray[np.int16]) -> Pcm:
     """The sum of int16[N, n] as int16[n], saturated; silence of n samples where N is 0."""
     return _narrow(frames.sum(axis=0, dtype=np.int32))
-
-
-def mixes_minus_self(frames: NDArray[np.int16]) -> NDArray[np.int16]:
-    """What each of N legs hears: int16[N, n] of int16[N, n], each row the sum of all the others, saturated.
-
-    Exact: a leg's own audio leaves no trace in its mix, even where the sum of all would saturate.
-    """
-    total = frames.sum(axis=0, dtype=np.int32)
-    return _narrow(total - frames)
 
 
 class Gain:

@@ -84,7 +84,9 @@ class UtteranceCutter:
     is bounded by `split_search_s` of audio.
     """
 
-    def __init__(self, rate_hz: int, started_at: float = 0.0, options: UtteranceOptions | None = None) -> None:
+    def __init__(
+        self, rate_hz: int, started_at: float = 0.0, options: UtteranceOptions | None = None, first_index: int = 0
+    ) -> None:
         self._options = options or UtteranceOptions()
         self._rate_hz = rate_hz
         self._started_at = started_at
@@ -100,12 +102,17 @@ class UtteranceCutter:
         self._kept_from = 0  # sample number of the first kept sample
         self._heard = 0  # samples so far
         self._windows: deque[tuple[int, float]] = deque()  # (end sample, probability)
-        self._next_index = 0
+        self._next_index = first_index
         self._index: int | None = None  # of the utterance under way
         self._begin = 0  # its first sample
         self._sent = 0  # every sample before this was sent or belongs to no utterance
         self._keep_idle = self._samples(self._options.pre_roll_s + self._options.confirm_s + 0.5)
         self._search = self._samples(self._options.split_search_s)
+
+    @property
+    def next_index(self) -> int:
+        """Of the utterance that would begin next."""
+        return self._next_index
 
     def hear(self, frame: Pcm) -> list[UtteranceEffect]:
         """Take the next audio, int16[n]; the array is kept and must not change afterwards."""
