@@ -50,7 +50,5 @@ def test_voice_is_kept_while_the_noise_around_it_is_lowered(rate_hz: int, delay:
 
 
 def test_what_the_engine_cannot_take_is_refused() -> None:
-    with pytest.raises(ValueError, match="8 or 16 kHz"):
-        NoiseSuppressor(48000)
     with pytest.raises(ValueError, match="10 ms"):
         NoiseSuppressor(16000).process(np.zeros(100, np.int16))

@@ -26,7 +26,7 @@ class NoiseSuppressor:
 
     Level 0..3 takes out up to 6, 12, 18 or 21 dB; 1 harms a voice in white noise least. Delay: 6 ms at 16 kHz, 8 ms at
     8 kHz, which is converted to and fro as the engine refuses it. Needs half a second of a stream to learn its noise.
-    Raises ValueError for other rates, and from `process` for a frame that is no multiple of 10 ms.
+    Raises ValueError from `process` for a frame that is no multiple of 10 ms.
     """
 
     def __init__(self, sample_rate_hz: int, level: int = 1) -> None:
