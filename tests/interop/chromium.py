@@ -76,9 +76,9 @@ class Page:
             raise AssertionError(details.get("exception", {}).get("description", details["text"]))
         return answer["result"].get("value")
 
-    async def wait_for(self, expression: str, timeout_s: float = 10.0) -> Any:
-        """The first true value of an expression."""
-        return await eventually(lambda: self.evaluate(expression), timeout_s, what=expression)
+    async def wait_for(self, expression: str, timeout_s: float = 10.0) -> None:
+        """Return when an expression is true."""
+        await eventually(lambda: self.evaluate(f"Boolean({expression})"), timeout_s, what=expression)
 
     async def click(self, selector: str) -> None:
         """Click an element."""

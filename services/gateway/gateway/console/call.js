@@ -141,11 +141,12 @@ export class Call extends EventTarget {
   }
 
   #end(normally) {
-    if (this.#over) return;
-    this.#over = true;
+    // Again each time: a microphone that was waited for may come after the end.
     this.#socket?.close();
     this.#peer?.close();
     for (const track of this.#microphone?.getTracks() ?? []) track.stop();
+    if (this.#over) return;
+    this.#over = true;
     this.#tell("over", normally);
   }
 
@@ -171,7 +172,7 @@ function prefer(transceiver, name) {
   if (!name) return;
   const { codecs } = RTCRtpReceiver.getCapabilities("audio");
   const is = (codec) => codec.mimeType.toLowerCase() === `audio/${name}`;
-  transceiver.setCodecPreferences([...codecs.filter(is), ...codecs.filter((codec) => !is(codec))]);
+  transceiver.setCodecPreferences?.([...codecs.filter(is), ...codecs.filter((codec) => !is(codec))]);
 }
 
 /** All candidates are in the local description, or the time for that is over. */

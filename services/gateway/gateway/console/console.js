@@ -67,6 +67,7 @@ function over() {
   $("remote").srcObject = null;
   for (const bubble of document.querySelectorAll("#transcript [data-state=live]")) bubble.dataset.state = "cut";
   const { state } = $("state").dataset;
+  if (state === "up") alertWith("The connection to the server was lost.");
   show(state === "over" ? "over" : "idle", state === "over" ? $("state-text").textContent : "Not connected");
 }
 
