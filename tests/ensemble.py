@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import wave
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -122,11 +122,13 @@ class Exchange:
 
 
 @contextmanager
-def running(folder: Path, *, settings: Mapping[str, str] | None = None, config: str = "") -> Iterator[Exchange]:
+def running(
+    folder: Path, *, settings: Mapping[str, str] | None = None, config: str = "", options: Sequence[str] = ()
+) -> Iterator[Exchange]:
     """`dialbus run` on free ports while the block runs; leaving checks that it stopped well and nothing was raised.
 
-    `settings` are environment variables. `config` is the text of its config.toml, with `WEBHOOK` for the URL of the
-    webhook and `FOLDER` for a folder of its own; absent, everything is at its default.
+    `settings` are environment variables, `options` more of the command line. `config` is the text of its config.toml,
+    with `WEBHOOK` for the URL of the webhook and `FOLDER` for a folder of its own; absent, everything is at its default.
     """
     run_dir, recordings = folder / "run", folder / "recorders"
     webhook = Webhook()
@@ -138,7 +140,7 @@ def running(folder: Path, *, settings: Mapping[str, str] | None = None, config: 
         "DIALBUS_UA_GRACEFUL_SHUTDOWN_TIMEOUT": "1s",
         **(settings or {}),
     }
-    command = [sys.executable, "-m", "dialbus_cli", "run", "--run-dir", str(run_dir)]
+    command = [sys.executable, "-m", "dialbus_cli", "run", "--run-dir", str(run_dir), *options]
     if config:
         text = config.replace("WEBHOOK", webhook.url).replace("FOLDER", str(folder))
         (folder / "config.toml").write_text(text)

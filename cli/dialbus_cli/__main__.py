@@ -1,4 +1,4 @@
-"""The `dialbus` command: `run` starts everything on this machine, `phone` is a small softphone."""
+"""The `dialbus` command: `run` starts everything here, `call` has it call somebody, `phone` is a small softphone."""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dialbus.config import ConfigError, load, parse_host_port
-from dialbus_cli import supervisor
+from dialbus_cli import outgoing, supervisor
 
 OPTIONS = {
     "http": "DIALBUS_HTTP_ADDR",
@@ -37,6 +37,7 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     run.add_argument("--handler", metavar="URL", help="webhook of inbound calls (ua.handler.url)")
     run.add_argument("--external-ip", metavar="IP", help="the address that peers see (external_ip)")
     run.add_argument("--codecs", metavar="NAMES", help="such as g722,pcmu,telephone_event (codecs)")
+    run.add_argument("--call", metavar="URI", help="call somebody as soon as everything is ready, and tell how it goes")
     for name in SCALED:
         run.add_argument(f"--{name}", metavar="N", type=_count, default=1, help=f"processes of {name} (default: 1)")
     run.add_argument("--run-dir", metavar="DIR", type=Path, help="where logs stay (default: a temporary folder)")
@@ -68,7 +69,12 @@ def _run(arguments: argparse.Namespace) -> int:
     for warning in loaded.warnings:
         print(f"dialbus: config: {warning}", file=sys.stderr)
     workers = {name: getattr(arguments, name) for name in SCALED}
-    return supervisor.run(supervisor.Plan(loaded, workers, arguments.run_dir))
+    return supervisor.run(supervisor.Plan(loaded, workers, arguments.run_dir, arguments.call))
+
+
+def _call(arguments: argparse.Namespace) -> int:
+    token = arguments.token or os.environ.get("DIALBUS_HTTP_TOKEN")
+    return outgoing.main(arguments.server, arguments.address, token, arguments.say)
 
 
 def _phone(arguments: argparse.Namespace) -> int:
@@ -84,8 +90,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dialbus", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     _add_run(commands)
+    _add_call(commands)
     _add_phone(commands)
     return parser
+
+
+def _add_call(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    call = commands.add_parser("call", help="let a running dialbus call somebody, and tell how it goes")
+    call.add_argument("address", metavar="URI", help="whom to call: sip:user@host:port")
+    call.add_argument("--say", metavar="TEXT", help="speak this after the answer, then hang up")
+    call.add_argument("--server", metavar="URL", default="ws://127.0.0.1:8080", help="the API (default: %(default)s)")
+    call.add_argument("--token", metavar="TOKEN", help="http_token of the server (default: DIALBUS_HTTP_TOKEN)")
 
 
 def _add_phone(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -112,7 +127,7 @@ def _add_phone(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command's entry point; ends with its exit code."""
     arguments = _parser().parse_args(argv)
-    sys.exit(_run(arguments) if arguments.command == "run" else _phone(arguments))
+    sys.exit({"run": _run, "call": _call, "phone": _phone}[arguments.command](arguments))
 
 
 if __name__ == "__main__":

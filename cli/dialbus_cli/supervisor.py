@@ -26,6 +26,7 @@ from typing import Any
 from dialbus.config import Config, ConfigError, HostPort, Loaded, shown_url
 from dialbus_cli import embedded_nats
 from dialbus_cli.child import Child, Say
+from dialbus_cli.outgoing import OutgoingCall
 
 REASON = "dialbus: "
 """How a line begins that tells the operator why something can't start."""
@@ -67,6 +68,8 @@ class Plan:
     """Processes of a service, when not one."""
     run_dir: Path | None = None
     """Kept, for logs; None: a temporary one."""
+    call: str | None = None
+    """Whom to call when all is ready."""
 
 
 class Backoff:
@@ -213,6 +216,7 @@ class Supervisor:
         self._children: dict[str, list[Child]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._folder: Path | None = None
+        self._call: OutgoingCall | None = None
         self._stopping = False
         self._ready = False
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -234,8 +238,10 @@ class Supervisor:
                 if not self._over.done():
                     self._ready = True
                     self._welcome(folder, time.monotonic() - started_at)
+                    self._place_call(folder)
                 await self._over
             finally:
+                await self._end_call()
                 await self._stop()
         return 0
 
@@ -390,6 +396,21 @@ class Supervisor:
         ]
         for line in lines:
             self._say(line)
+
+    def _place_call(self, folder: Path) -> None:
+        if self._plan.call is None:
+            return
+        gateway = announcement(folder, "gateway", "gateway-1") or {}
+        server = f"ws://{local(str(gateway.get('http', self._config.http_addr)))}"
+        self._call = OutgoingCall(
+            server, self._plan.call, lambda line: self._say(f"call: {line}"), token=self._config.http_token
+        )
+        self._tasks.append(asyncio.create_task(self._call.run(), name="call"))
+
+    async def _end_call(self) -> None:
+        """The call from the command line ends with the command, whatever the grace of the others."""
+        if self._call is not None:
+            await self._call.hang_up()
 
     # -- stop ------------------------------------------------------------------------------------
 
