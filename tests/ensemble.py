@@ -128,7 +128,7 @@ def running(
     """`dialbus run` on free ports while the block runs; leaving checks that it stopped well and nothing was raised.
 
     `settings` are environment variables, `options` more of the command line. `config` is the text of its config.toml,
-    with `WEBHOOK` for the URL of the webhook and `FOLDER` for a folder of its own; absent, everything is at its default.
+    with `WEBHOOK` for the URL of the webhook and `FOLDER` for a folder of its own; absent, all is at its default.
     """
     run_dir, recordings = folder / "run", folder / "recorders"
     webhook = Webhook()
