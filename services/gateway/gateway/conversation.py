@@ -266,10 +266,11 @@ class Conversation:
         if name == "hangup" and self._concerns_main_leg(stored):
             self._ended = True
             return [Send(text, last=True), Close(NORMAL)]
-        effects: list[Effect] = [Send(text)]
+        held: list[Effect] = []
         if name == "answer" and self._uplink is not None and self._concerns_main_leg(stored):
-            effects += [Audio(part) for part in self._uplink.answered()]
-        return effects
+            # Before the event, which may have to wait for the client while newer audio comes in.
+            held = [Audio(part) for part in self._uplink.answered()]
+        return [*held, Send(text)]
 
     def _concerns_main_leg(self, stored: str) -> bool:
         event = json.loads(stored)
