@@ -29,13 +29,14 @@ SECRETS = {
     name: f"hush-{name}-4711"
     for name in (
         "handler-secret", "handler-header", "http-token", "turn", "registration", "llm", "sip", "refer", "secret-key",
-        "secret-id", "api-key", "tts-key", "malformed", "misplaced", "uri",
+        "secret-id", "api-key", "tts-key", "malformed", "misplaced", "uri", "url-user",
+        "url-query",
     )
 }  # fmt: skip
 
 
-def settings(registrar: Phone) -> dict[str, str]:
-    """Every setting that is, or holds, a secret."""
+def settings(registrar: Phone, folder: Path) -> dict[str, str]:
+    """Every setting that is, or holds, a secret; nobody listens at the second webhook."""
     user = {
         "server": f"{registrar.host}:{registrar.port}",
         "username": "4000",
@@ -45,6 +46,9 @@ def settings(registrar: Phone) -> dict[str, str]:
         "DIALBUS_LOG_LEVEL": "debug",
         "DIALBUS_UA_HANDLER_SECRET": SECRETS["handler-secret"],
         "DIALBUS_UA_HANDLER_HEADERS": json.dumps([["X-Key", SECRETS["handler-header"]]]),
+        "DIALBUS_UA_HANDLER_URLS": f"http://me:{SECRETS['url-user']}@127.0.0.1:1/hook?token={SECRETS['url-query']}",
+        "DIALBUS_CALLRECORD_TYPE": "local",
+        "DIALBUS_CALLRECORD_ROOT": str(folder / "cdr"),
         "DIALBUS_HTTP_TOKEN": SECRETS["http-token"],
         "DIALBUS_ICE_SERVERS": json.dumps([{"urls": ["turn:t"], "username": "u", "credential": SECRETS["turn"]}]),
         "DIALBUS_UA_REGISTER_USERS": json.dumps([user]),
@@ -113,6 +117,16 @@ async def answered_after_a_challenge(phone: Phone) -> Dialog:
     return dialog
 
 
+async def announced(phone: Phone, exchange: Exchange) -> None:
+    """A caller who gives up as soon as a webhook was told; of two calls one begins at the one that is not there."""
+    number = exchange.number()
+    dialog = phone.call(exchange.address(number))
+    await exchange.announcement(number)
+    dialog.cancel()
+    await dialog.expect_response(200, method="CANCEL")
+    await dialog.expect_response(487)
+
+
 async def misbehave(client: ApiClient) -> None:
     """Commands that are refused, and hold secrets none the less."""
     await client.send_text(f'{{"command":"invite","option":{{"sip":{{"password":"{SECRETS["malformed"]}"')
@@ -144,7 +158,7 @@ def found_in(places: dict[str, bytes], *, but: tuple[str, ...] = ()) -> list[str
 async def test_no_secret_is_written_down_and_the_last_call_may_end(tmp_path: Path) -> None:
     places: dict[str, bytes] = {}
     async with Phone.open() as registrar, Phone.open() as phone:
-        with running(tmp_path, settings=settings(registrar)) as exchange:
+        with running(tmp_path, settings=settings(registrar, tmp_path)) as exchange:
             await registered(registrar, exchange)
             base = exchange.http.replace("http://", "ws://")
             async with (
@@ -155,6 +169,7 @@ async def test_no_secret_is_written_down_and_the_last_call_may_end(tmp_path: Pat
                 dialog = await answered_after_a_challenge(phone)
                 await client.expect("answer")
                 await misbehave(client)
+                await asyncio.gather(announced(phone, exchange), announced(phone, exchange))
                 session = await (await Sessions.open(bus)).get("s.secrets")
                 assert session is not None
                 assert session.option is not None
@@ -178,6 +193,8 @@ async def test_no_secret_is_written_down_and_the_last_call_may_end(tmp_path: Pat
     assert len(logs) == 8, logs
     assert b"config" in places["run/gateway-1.log"], "debug lines are there"
     assert b"sip.sent" in places["run/sip-ua-1.log"]
+    assert b"webhook.attempt_failed" in places["run/webhook-dispatcher-1.log"]
+    assert b"http://***@127.0.0.1:1/hook?***" in places["supervisor.log"]
     assert b"***" in places["recorders/s.secrets.events.jsonl"]
     # A password inside a SIP URI is on the wire for everybody to read, and debug lines show the wire.
     assert found_in(places, but=("uri",)) == []
