@@ -33,6 +33,7 @@ from dialbus.contracts.media import (
 from dialbus.contracts.options import (
     AGCOption,
     AmbianceOption,
+    MediaPassOption,
     RecorderOption,
     SynthesisOption,
     TranscriptionOption,
@@ -45,12 +46,13 @@ from media.audio.resample import LiveResampler, live_resampler
 from media.audio.vad import SpeechDetector
 from media.caller import CallerEffect, CallerTrack
 from media.endpoint import Endpoint
-from media.fetch import masked
+from media.fetch import Fetcher, masked
 from media.join import Join, Joinable
 from media.ledger import KEY as TURN
 from media.ledger import TurnLedger
 from media.live import BridgeFeed, LiveSender, Subscriber
 from media.loader import Loader, LoadError
+from media.media_pass import MediaPass
 from media.mixing import Ambiance, Mix
 from media.outbox import Action, Outbox
 from media.patch import Patches
@@ -78,6 +80,8 @@ _TELL_ATTEMPTS = 5  # of a call's end: one that the owner misses would leave the
 _FRAME_S = 1 / FRAMES_PER_SECOND
 _VAD_TYPE = "silero"
 _AMBIANCE = "ambiance"
+_MEDIA_PASS = "media pass"
+_SETTLE_S = 1.2  # below what owners wait for an answer; a slow server never holds up a call
 
 
 @dataclass(slots=True)
@@ -113,6 +117,7 @@ class Leg:
         allocation: AllocateLeg,
         endpoint: Endpoint,
         detector: SpeechDetector,
+        fetcher: Fetcher,
         loader: Loader,
         muted: set[str] | None = None,
     ) -> None:
@@ -134,6 +139,7 @@ class Leg:
         self._bus = bus
         self._config = config
         self._detector = detector
+        self._fetcher = fetcher
         self._loader = loader
         self._loop = asyncio.get_running_loop()
         self._outbox = Outbox(bus, self.call_id)
@@ -151,7 +157,8 @@ class Leg:
         self._ledger = TurnLedger()
         self._recording: Recording | None = None
         self._recognition: Recognition | None = None
-        self._held: list[tuple[str, int | None, str]] | None = None  # errors that wait for the answer
+        self._media_pass: MediaPass | None = None
+        self._held: list[tuple[str, str, int | None, str]] | None = None  # errors that wait for the answer
         self._tasks: set[asyncio.Task[None]] = set()
         self._ready = False
         self._counted = _Counted()
@@ -172,6 +179,8 @@ class Leg:
         await self._speech.start()
         if self.endpoint.codec is not None:
             self._codec_known()
+        if self._kind == "socket":
+            self._missed_at = self.touched_at
 
     @property
     def key(self) -> LegKey:
@@ -241,10 +250,21 @@ class Leg:
             self._wanted.subscribe = wanted.subscribe
         if wanted.inactivity_timeout_s is not None:
             self._wanted.inactive_after_s = wanted.inactivity_timeout_s
+        if wanted.media_pass is not None and self._media_pass is None:
+            url = wanted.media_pass.get("url")
+            option = self._option(MediaPassOption, wanted.media_pass, f"media_pass: {url}" if url else "media_pass")
+            if option is not None:
+                self._pass_media(option)
         for name in wanted.unsupported or ():
             self._complain(name, 404, f"{name} is not supported")
         if self.connected:
             self._apply()
+
+    async def settle(self) -> None:
+        """Give what `configure` began a moment, so that its trackStart is stored before the owner answers the call."""
+        if self._media_pass is not None:
+            await self._media_pass.settled(_SETTLE_S)
+            await self._outbox.flush()
 
     def command(self, fields: Mapping[str, Any], *, loop: bool = False) -> None:
         """A client's playback command; a file is repeated with `loop`. Raises Refused."""
@@ -312,6 +332,8 @@ class Leg:
             self._perform(self._playback.close(self._loop.time()))
         if self._track is not None:
             self._report(self._track, list(self._track.finish()))
+        if self._media_pass is not None:
+            await self._media_pass.close()
         await self._speech.close()
         await self._patches.close()
         await self._live.close()
@@ -379,6 +401,8 @@ class Leg:
         self.party = None if track.silenced or nothing_came else self._left
         if self.party is not None:
             self._patches.put(self.rate_hz, self.party)
+        if self._media_pass is not None:
+            self._media_pass.hear(self.rate_hz, self._left)
         if self._subscriber is not None and self._ready:
             self._subscriber.main(self._left)
         self._report(track, list(effects))
@@ -500,6 +524,27 @@ class Leg:
                 pcm, normal=option.normal_level, ducked=option.duck_level, transition=option.transition_speed
             )
 
+    def _pass_media(self, option: MediaPassOption) -> None:
+        """Open the client's WebSocket; it is a part of the server-side track, and one of its own in events."""
+        track = self.server_track
+
+        def started() -> None:
+            self._outbox.put(events.TrackStart(track_id=track, timestamp=_now_ms()))
+            self.mix.put(_MEDIA_PASS, media_pass)
+
+        def ended(duration_ms: int) -> None:
+            self.mix.drop(_MEDIA_PASS)
+            self._outbox.put(
+                events.TrackEnd(track_id=track, timestamp=_now_ms(), duration=duration_ms, ssrc=self.endpoint.ssrc)
+            )
+
+        def failed(code: int, reason: str) -> None:
+            self._complain(f"media_pass: {option.url}", code, reason, track=track)
+
+        media_pass = MediaPass(self._fetcher, option, track, started=started, ended=ended, failed=failed)
+        self._media_pass = media_pass
+        media_pass.open()
+
     def _bus_track(self, side: str) -> str:
         """The name of this leg's audio on the bus: `main` and `server`, of further legs with their id before it."""
         return side if self.leg_id == MAIN_LEG else f"{self.leg_id}-{side}"
@@ -553,17 +598,18 @@ class Leg:
             path, option.samplerate, option.ptime, lambda reason: self._complain("recorder", 500, reason)
         )
 
-    def _complain(self, sender: str, code: int | None, reason: str) -> None:
-        """An `error` event of the main track; while the answer is on its way, it waits for that."""
+    def _complain(self, sender: str, code: int | None, reason: str, *, track: str | None = None) -> None:
+        """An `error` event, of the main track as a rule; while the answer is on its way, it waits for that."""
+        track = track or self.main_track
         if self._held is not None:
-            self._held.append((sender, code, reason))
+            self._held.append((track, sender, code, reason))
         else:
-            self._put_error(self.main_track, sender, code, reason)
+            self._put_error(track, sender, code, reason)
 
     def _release_errors(self) -> None:
         held, self._held = self._held, None
-        for sender, code, reason in held or ():
-            self._put_error(self.main_track, sender, code, reason)
+        for error in held or ():
+            self._put_error(*error)
 
     def _mute(self, track_id: str | None, muted: bool) -> None:
         """In place: the set is the whole call's."""

@@ -173,7 +173,9 @@ class MediaService:
         opened = await self._opener.open(request)
         main = self._held.get((request.call_id, MAIN_LEG))
         muted = main.leg.muted if main is not None else None
-        held = _Held(Leg(self._bus, self._config, request, opened.endpoint, self._detector, self._loader, muted))
+        held = _Held(
+            Leg(self._bus, self._config, request, opened.endpoint, self._detector, self._fetcher, self._loader, muted)
+        )
         self._held[key] = held
         metrics.LEGS.set(len(self._held))
         try:
@@ -202,6 +204,7 @@ class MediaService:
 
         async def configure(request: ConfigureLeg) -> None:
             leg.configure(request)
+            await leg.settle()
 
         async def play(request: Playback) -> None:
             leg.command(request.command, loop=request.loop)

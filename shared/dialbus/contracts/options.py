@@ -114,7 +114,7 @@ class MediaPassOption(ClientJson):
     """Of what the peer sends, Hz."""
     output_sample_rate: Annotated[int, Field(ge=8000, le=48000)]
     """Of what the peer gets, Hz."""
-    packet_size: Annotated[int, Field(ge=2, le=65536, multiple_of=2)] = 2560
+    packet_size: Annotated[int, Field(ge=160, le=65536, multiple_of=2)] = 2560
     """Bytes of each message to the peer."""
     ptime: U32 | None = None
 
