@@ -31,6 +31,7 @@ from pydantic import (
 
 PREFIX = "DIALBUS_"
 
+MOST_SECONDS = 86_400 * 366
 MOST_PATTERN_LENGTH = 256
 """Of a regular expression in the settings."""
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -143,7 +144,7 @@ def _header_pairs(value: Any) -> Any:
     return list(value.items()) if isinstance(value, dict) else value
 
 
-Duration = Annotated[float, BeforeValidator(duration_s), Field(ge=0)]
+Duration = Annotated[float, BeforeValidator(duration_s), Field(ge=0, le=MOST_SECONDS, allow_inf_nan=False)]
 Address = Annotated[HostPort, BeforeValidator(parse_host_port)]
 Ip = Annotated[str, AfterValidator(_ip)]
 PortNumber = Annotated[int, Field(ge=0, le=65535)]

@@ -1,7 +1,11 @@
 """config.toml in both layouts, the environment, and faults that name their setting (protocol 8)."""
 
 import json
+import math
+import unittest.mock
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +24,12 @@ url = "http://127.0.0.1:9000/hook"
 method = "PUT"
 headers = [["X-Key", "k"]]
 """
+
+
+def config_of(table: dict[str, Any]) -> Config:
+    """The settings of a file whose content this is."""
+    with unittest.mock.patch("dialbus.config._read", return_value=table):
+        return load(None, {}).config
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -219,6 +229,36 @@ def test_a_bad_value_is_one_line_that_names_the_setting(tmp_path: Path, text: st
         load(write(tmp_path, text), {})
     assert any(setting in line for line in caught.value.lines)
     assert all("\n" not in line.strip() for line in caught.value.lines)
+
+
+ODDITIES: list[Any] = [-1, 1 << 70, math.inf, math.nan, "", "x\ny", True, [], [[]], [5], {}, {"a": {"b": 1}}, [{}]]
+
+
+@pytest.mark.parametrize("path", [path for _, path in variables()], ids=".".join)
+def test_no_value_of_any_kind_is_more_than_a_fault(path: tuple[str, ...]) -> None:
+    """Whatever stands in a file or a variable is taken or told, in one line."""
+    for value in ODDITIES:
+        table: Any = value
+        for key in reversed(path):
+            table = {key: table}
+        in_its_place = faults(lambda table=table: config_of(table))
+        faults(lambda value=value: config_of({path[0]: value}))
+        if value == {"a": {"b": 1}} and path[0] != "providers":
+            assert in_its_place, "a table is nowhere a value"
+    variable = "DIALBUS_" + "_".join(path).upper()
+    for text in ("", " ", "{", "[1", "null", "[null]", '{"a": null}', "\x00", "9" * 40):
+        faults(lambda text=text: load(None, {variable: text}))
+
+
+def faults(act: Callable[[], object]) -> tuple[str, ...]:
+    """What a load has to complain of, each in one line."""
+    lines: tuple[str, ...] = ()
+    try:
+        act()
+    except ConfigError as error:
+        lines = error.lines or ("nothing",)
+    assert not [line for line in lines if "\n" in line or line == "nothing"]
+    return lines
 
 
 def test_all_faults_are_told_at_once() -> None:
