@@ -21,6 +21,7 @@ CONSUMES = (
     media.Playback,
     media.StopPlayback,
     media.NoteInput,
+    media.AddCandidate,
     media.JoinLegs,
     media.BridgeLeg,
     media.UnbridgeLeg,

@@ -20,7 +20,7 @@ from media.rtp import rtcp
 from media.rtp.dtmf import DtmfPacket, DtmfReceiver, key_press
 from media.rtp.jitter import IDLE, MISSING, JitterBuffer, JitterStatistics, NoAudio, PacketJitterBuffer
 from media.rtp.opus import packet_units
-from media.rtp.source import Address, MediaSource, Verdict
+from media.rtp.source import Address, Source, Verdict
 
 Pcm = npt.NDArray[np.int16]
 
@@ -59,6 +59,10 @@ class Endpoint(Protocol):
     @property
     def codec(self) -> Codec | None:
         """Of the leg now; None until it is known."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether audio can flow; until then playing and listening wait."""
 
     @property
     def sends(self) -> bool:
@@ -114,13 +118,54 @@ class NoPort(Exception):
     """No free pair of ports in the configured range."""
 
 
+class RtpTransport(Protocol):
+    """What carries RTP and RTCP packets; nothing here waits."""
+
+    dropped: Counter[str]
+    """What arrived and was of no use, by reason."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether packets can go through."""
+
+    def receive(self) -> tuple[bytes, Address] | None:
+        """The next RTP packet, or RTCP where they share a port, and its source; None when none is there."""
+
+    def receive_control(self) -> tuple[bytes, Address] | None:
+        """The next packet that came to the port of RTCP alone."""
+
+    def send(self, data: bytes, destination: Address) -> None:
+        """Send an RTP packet. Raises OSError."""
+
+    def send_control(self, data: bytes, destination: Address) -> None:
+        """Send an RTCP packet. Raises OSError."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
+
+
 class Sockets:
-    """The RTP socket on an even port and the RTCP socket on the next one, non-blocking."""
+    """The RTP socket on an even port and the RTCP socket on the next one, non-blocking: an `RtpTransport`."""
+
+    ready = True
 
     def __init__(self, rtp_socket: socket.socket, rtcp_socket: socket.socket) -> None:
         self.rtp = rtp_socket
         self.rtcp = rtcp_socket
         self.port: int = rtp_socket.getsockname()[1]
+        self.dropped: Counter[str] = Counter()
+
+    def receive(self) -> tuple[bytes, Address] | None:
+        return _receive(self.rtp)
+
+    def receive_control(self) -> tuple[bytes, Address] | None:
+        return _receive(self.rtcp)
+
+    def send(self, data: bytes, destination: Address) -> None:
+        self.rtp.sendto(data, destination)
+
+    def send_control(self, data: bytes, destination: Address) -> None:
+        self.rtcp.sendto(data, destination)
 
     def close(self) -> None:
         """Give the ports back."""
@@ -167,9 +212,9 @@ def local_address(bind_ip: str | None, external_ip: str | None, remote_host: str
 class RtpEndpoint:
     """One leg on the network. Called from the tick only; nothing here waits."""
 
-    def __init__(self, sockets: Sockets, *, latching: bool, ssrc: int, sequence: int, timestamp: int) -> None:
-        self._sockets = sockets
-        self._source = MediaSource(latching=latching)
+    def __init__(self, transport: RtpTransport, source: Source, *, ssrc: int, sequence: int, timestamp: int) -> None:
+        self._transport = transport
+        self._source = source
         self._jitter = JitterBuffer()
         self._frame_units = FRAME_UNITS
         self._decoded: Pcm = np.zeros(0, np.int16)
@@ -190,11 +235,6 @@ class RtpEndpoint:
         """Datagrams ignored, by reason; those that MediaSource refused are counted there."""
         self.heard_at: float | None = None
         """When the last packet was accepted."""
-
-    @property
-    def port(self) -> int:
-        """Local RTP port."""
-        return self._sockets.port
 
     @property
     def ssrc(self) -> int:
@@ -222,11 +262,17 @@ class RtpEndpoint:
         return self._remote is None or (not self.on_hold and self._remote.direction in ("sendrecv", "recvonly"))
 
     @property
+    def ready(self) -> bool:
+        """Whether packets can go through."""
+        return self._transport.ready
+
+    @property
     def sends(self) -> bool:
         """Whether our direction lets us send, and we know where to."""
         return (
             self._remote is not None
             and self._remote.direction in ("sendrecv", "sendonly")
+            and self._transport.ready
             and self._source.destination is not None
         )
 
@@ -236,7 +282,11 @@ class RtpEndpoint:
 
     def ignored(self) -> Counter[str]:
         """Every datagram ignored so far, by reason."""
-        return self.dropped + Counter({verdict.value: count for verdict, count in self._source.rejected.items()})
+        return (
+            self.dropped
+            + self._transport.dropped
+            + Counter({verdict.value: count for verdict, count in self._source.rejected.items()})
+        )
 
     def connect(self, remote: RemoteMedia, now: float) -> bool:
         """An offer or answer took effect; True when the codec is another one. `remote.address` is an IP literal."""
@@ -267,13 +317,13 @@ class RtpEndpoint:
         """Take what has arrived; the keys pressed."""
         digits: list[str] = []
         for _ in range(_MOST_PER_DRAIN):
-            datagram = _receive(self._sockets.rtp)
+            datagram = self._transport.receive()
             if datagram is None:
                 break
             digit = self._on_datagram(*datagram, now)
             if digit is not None:
                 digits.append(digit)
-        while (datagram := _receive(self._sockets.rtcp)) is not None:
+        while (datagram := self._transport.receive_control()) is not None:
             self._on_rtcp(*datagram, now)
         return digits
 
@@ -340,7 +390,7 @@ class RtpEndpoint:
 
     def send(self, payload: bytes) -> None:
         """Send 20 ms of audio, or of a key in its place (RFC 4733 §2.5.1.2)."""
-        self._send_to(self._sockets.rtp, self._next_packet(payload), self._source.destination)
+        self._send_to(self._transport.send, self._next_packet(payload), self._source.destination)
 
     def press(self, digit: str) -> None:
         """Send a key of 100 ms as telephone-events, when they were agreed on and we may send."""
@@ -396,7 +446,7 @@ class RtpEndpoint:
         destination = self._source.destination
         if self._remote is not None and destination is not None:
             self._send_rtcp([rtcp.ReceiverReport(self.ssrc), rtcp.Goodbye((self.ssrc,))], destination)
-        self._sockets.close()
+        self._transport.close()
 
     def _report_blocks(self, now: float) -> tuple[rtcp.ReportBlock, ...]:
         ssrc = self._jitter.ssrc
@@ -419,15 +469,15 @@ class RtpEndpoint:
         assert self._remote is not None
         data = rtcp.build(reports)
         if self._remote.rtcp_port is None:
-            self._send_to(self._sockets.rtp, data, destination)
+            self._send_to(self._transport.send, data, destination)
         else:
-            self._send_to(self._sockets.rtcp, data, (destination[0], self._remote.rtcp_port))
+            self._send_to(self._transport.send_control, data, (destination[0], self._remote.rtcp_port))
 
-    def _send_to(self, sock: socket.socket, data: bytes, destination: Address | None) -> None:
+    def _send_to(self, send: Callable[[bytes, Address], None], data: bytes, destination: Address | None) -> None:
         if destination is None:
             return
         try:
-            sock.sendto(data, destination)
+            send(data, destination)
         except OSError as error:  # a full buffer or a missing route: one packet is lost, as on any network
             self.dropped["send_" + errno.errorcode.get(error.errno or 0, "error").lower()] += 1
 

@@ -17,7 +17,7 @@ from media.audio.codec import Codec, G711Codec
 from media.audio.vad import SpeechDetector
 from media.endpoint import FRAME_UNITS
 from media.leg import FRAMES_PER_SECOND, Leg, LegKey
-from media.rtp.jitter import NoAudio
+from media.rtp.jitter import IDLE, NoAudio
 
 Pcm = npt.NDArray[np.int16]
 
@@ -60,7 +60,7 @@ class Engine:
         legs = list(self._legs.values())
         for leg in legs:
             self._guard(leg, leg.receive, now)
-        connected = [leg for leg in legs if leg.connected]
+        connected = [leg for leg in legs if leg.connected and leg.endpoint.ready]
         self._hear(connected, now, wall)
         self._judge(connected)
         self._play(connected, now)
@@ -80,10 +80,12 @@ class Engine:
     def _hear(self, legs: list[Leg], now: float, wall: float) -> None:
         batches: dict[str, tuple[G711Codec, list[Leg], list[bytes]]] = {}
         for leg in legs:
-            payload = leg.endpoint.next_payload(now)
+            payload = self._guard(leg, leg.endpoint.next_payload, now)
             codec = leg.endpoint.codec
             assert codec is not None
-            if isinstance(payload, NoAudio | np.ndarray):
+            if payload is None:
+                self._guard(leg, leg.hear, IDLE, wall)
+            elif isinstance(payload, NoAudio | np.ndarray):
                 self._guard(leg, leg.hear, payload, wall)
             elif isinstance(codec, G711Codec) and len(payload) == FRAME_UNITS:
                 _, members, payloads = batches.setdefault(codec.format.name, (codec, [], []))
@@ -117,7 +119,7 @@ class Engine:
             elif frame is None:
                 leg.endpoint.send_silence()
             elif not isinstance(codec, G711Codec):
-                leg.endpoint.send(codec.encode(frame))
+                self._guard(leg, _encode_one, leg, codec, frame)
             else:
                 _, members, frames = batches.setdefault(codec.format.name, (codec, [], []))
                 members.append(leg)
@@ -136,6 +138,10 @@ class Engine:
                 self._broken.add(leg.key)
                 log.exception("leg.failed", call_id=leg.call_id, leg_id=leg.leg_id)
             return None
+
+
+def _encode_one(leg: Leg, codec: Codec, frame: Pcm) -> None:
+    leg.endpoint.send(codec.encode(frame))
 
 
 def _decode_one(leg: Leg, codec: Codec, payload: bytes, wall: float) -> None:

@@ -6,15 +6,23 @@ import socket
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import Literal, cast
 
+from dialbus import telemetry
 from dialbus.bus import Bus, Refused
 from dialbus.config import Config
-from dialbus.contracts.media import AllocateLeg
+from dialbus.contracts.media import AllocateLeg, RemoteMedia
 from media.audio.codec import UnknownCodecError
-from media.endpoint import Endpoint, NoPort, RtpEndpoint, local_address, open_sockets
+from media.endpoint import Endpoint, NoPort, RtpEndpoint, RtpTransport, local_address, open_sockets
+from media.rtp.source import MediaSource, ProvenSource, Source
 from media.socket_endpoint import SocketEndpoint
+from media.webrtc import sdp
+from media.webrtc.ice import IceSettings, host_addresses
+from media.webrtc.servers import parse_servers
+from media.webrtc.transport import PEER, NoCandidate, WebRtcTransport
 
 _random = random.SystemRandom()
+log = telemetry.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +33,8 @@ class Opened:
     address: str = ""
     port: int = 0
     sdp: str | None = None
+    webrtc: WebRtcTransport | None = None
+    """To be run, so that it connects."""
 
 
 class EndpointOpener:
@@ -33,6 +43,9 @@ class EndpointOpener:
     def __init__(self, bus: Bus, config: Config) -> None:
         self._bus = bus
         self._config = config
+        self._ice_servers, faults = parse_servers(config.ice_servers or ())
+        for fault in faults:
+            log.warning("ice.server_left_out", fault=fault)
 
     async def open(self, request: AllocateLeg) -> Opened:
         """The endpoint that a leg asks for. Raises Refused."""
@@ -40,7 +53,7 @@ class EndpointOpener:
             return await self._rtp(request)
         if request.kind == "socket":
             return await self._socket(request)
-        raise Refused(503, f"{request.kind}: not accepted here")
+        return await self._webrtc(request)
 
     async def _rtp(self, request: AllocateLeg) -> Opened:
         config = self._config
@@ -50,15 +63,58 @@ class EndpointOpener:
             sockets = open_sockets(host, config.rtp_start_port, config.rtp_end_port, _random.randrange)
         except NoPort as error:
             raise Refused(503, str(error)) from None
-        endpoint = RtpEndpoint(
-            sockets,
-            latching=config.enable_rtp_latching,
-            ssrc=_random.randrange(1, 1 << 32),
-            sequence=_random.randrange(1 << 15),  # far from its wrap, as RFC 3711 has it
-            timestamp=_random.randrange(1 << 32),
-        )
+        endpoint = _rtp_endpoint(sockets, MediaSource(latching=config.enable_rtp_latching))
         address = local_address(config.rtp_bind_ip, config.external_ip, await literal(request.remote_host))
-        return Opened(endpoint, address, endpoint.port)
+        return Opened(endpoint, address, sockets.port)
+
+    async def _webrtc(self, request: AllocateLeg) -> Opened:
+        """The answer waits for the candidates that STUN and TURN servers give, at most 1.5 s."""
+        codecs = {"opus", *self._config.codecs}
+        try:
+            offer = sdp.parse_offer(request.offer or "", codecs, ipv6=request.enable_ipv6)
+        except sdp.NothingInCommon as error:
+            raise Refused(488, str(error)) from None
+        except sdp.OfferError as error:
+            raise Refused(400, str(error)) from None
+        transport = WebRtcTransport(offer, self._ice_settings(ipv6=request.enable_ipv6))
+        endpoint = _rtp_endpoint(transport, ProvenSource(PEER))
+        try:
+            answer = await transport.answer(_random.randrange(1, 1 << 62), endpoint.ssrc)
+        except NoCandidate as error:
+            endpoint.close()
+            raise Refused(503, str(error)) from None
+        except BaseException:
+            endpoint.close()
+            raise
+        endpoint.connect(
+            RemoteMedia(
+                address=PEER[0],
+                port=PEER[1],
+                codec=cast(Literal["pcmu", "pcma", "g722", "opus"], offer.codec.name),
+                payload_type=offer.payload_type,
+                telephone_event_pt=offer.telephone_event[0] if offer.telephone_event is not None else None,
+                direction=offer.direction,
+            ),
+            asyncio.get_running_loop().time(),
+        )
+        return Opened(endpoint, sdp=answer, webrtc=transport)
+
+    def _ice_settings(self, *, ipv6: bool) -> IceSettings:
+        config = self._config
+        if config.rtp_bind_ip is not None and not ip_address(config.rtp_bind_ip).is_unspecified:
+            addresses = [config.rtp_bind_ip]
+        else:
+            addresses = host_addresses(ipv6=ipv6)
+            if _is_loopback(config.http_addr.host):
+                addresses += ["127.0.0.1", "::1"] if ipv6 else ["127.0.0.1"]
+        return IceSettings(
+            addresses=tuple(addresses),
+            first_port=config.rtp_start_port,
+            last_port=config.rtp_end_port,
+            servers=self._ice_servers,
+            external_ip=config.external_ip,
+            names=any(not ip_address(address).is_loopback for address in addresses),
+        )
 
     async def _socket(self, request: AllocateLeg) -> Opened:
         ssrc = _random.randrange(1, 1 << 32)
@@ -68,6 +124,23 @@ class EndpointOpener:
             raise Refused(400, f"unknown codec {request.codec!r}; known are pcm, pcmu, pcma, g722") from None
         await endpoint.open()
         return Opened(endpoint)
+
+
+def _rtp_endpoint(transport: RtpTransport, source: Source) -> RtpEndpoint:
+    return RtpEndpoint(
+        transport,
+        source,
+        ssrc=_random.randrange(1, 1 << 32),
+        sequence=_random.randrange(1 << 15),  # far from its wrap, as RFC 3711 has it
+        timestamp=_random.randrange(1 << 32),
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 async def literal(host: str | None) -> str | None:

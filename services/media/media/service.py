@@ -10,6 +10,7 @@ from dialbus.bus import Bus, BusError, NoResponder, Refused, Subscription
 from dialbus.contracts.base import Contract, Taken
 from dialbus.contracts.media import (
     MAIN_LEG,
+    AddCandidate,
     AllocateBeside,
     AllocateLeg,
     BridgeLeg,
@@ -40,12 +41,15 @@ from media.leg import Leg, LegKey
 from media.loader import Loader
 from media.opening import EndpointOpener, literal
 from media.pacer import Pacer, prefer_this_thread
+from media.webrtc import candidate
+from media.webrtc.transport import WebRtcTransport
 
 log = telemetry.get_logger()
 
 QUEUE = "media"
 ABANDONED_S = 300.0
 """A leg without packets and without requests for so long is given up."""
+MOST_HANDSHAKE_S = 300.0
 STOP_LIMIT_S = 2.0
 """How long the owners have to close their legs when the service stops."""
 
@@ -57,6 +61,7 @@ class _Held:
     leg: Leg
     subscriptions: list[Subscription] = field(default_factory=list)
     closing: asyncio.Task[LegClosed] | None = None
+    webrtc: WebRtcTransport | None = None
 
 
 class MediaService:
@@ -183,6 +188,9 @@ class MediaService:
             await self._listen(held)
             self._engine.add(held.leg)
             await self._bus.flush()
+            if opened.webrtc is not None:
+                held.webrtc = opened.webrtc
+                self._do(self._watch(held, opened.webrtc, request.handshake_timeout_s))
         except BaseException:
             await self._close(held)
             raise
@@ -224,12 +232,16 @@ class MediaService:
         async def note(_: NoteInput) -> None:
             leg.note_input()
 
+        async def add_candidate(request: AddCandidate) -> None:
+            _add_candidate(held, request)
+
         async def close(_: CloseLeg) -> LegClosed:
             return await self._close(held)
 
         served: list[tuple[type[LegCommand], _Handler]] = [
             (ConnectLeg, connect), (ConfigureLeg, configure), (Playback, play), (StopPlayback, stop),
-            (JoinLegs, join), (BridgeLeg, bridge), (UnbridgeLeg, unbridge), (NoteInput, note), (CloseLeg, close),
+            (JoinLegs, join), (BridgeLeg, bridge), (UnbridgeLeg, unbridge), (NoteInput, note),
+            (AddCandidate, add_candidate), (CloseLeg, close),
         ]  # fmt: skip
         for contract, handler in served:
             answer = _answering(held, handler, is_close=contract is CloseLeg)
@@ -238,6 +250,14 @@ class MediaService:
         if leg.leg_id == MAIN_LEG:
             # A full worker takes it too: the legs of a call can be joined nowhere else.
             held.subscriptions.append(await self._bus.serve(AllocateBeside, self._take, call_id=leg.call_id))
+
+    async def _watch(self, held: _Held, webrtc: WebRtcTransport, handshake_timeout_s: float) -> None:
+        """Connect a WebRTC leg, and tell its owner when it is lost."""
+        with telemetry.bound(call_id=held.leg.call_id, leg_id=held.leg.leg_id):
+            reason = await webrtc.run(min(max(handshake_timeout_s, 1.0), MOST_HANDSHAKE_S))
+            if held.closing is None:
+                log.warning("leg.lost", reason=reason)
+                await self._give_up(held, reason)
 
     def _join(self, leg: Leg, request: JoinLegs) -> None:
         other = self._held.get((request.call_id, request.other_leg))
@@ -355,6 +375,16 @@ def _answering(held: _Held, handler: _Handler, *, is_close: bool) -> Callable[[L
             return await handler(request) or Taken()
 
     return answer
+
+
+def _add_candidate(held: _Held, request: AddCandidate) -> None:
+    """Raises Refused."""
+    if held.webrtc is None:
+        raise Refused(409, "the leg has no ICE")
+    try:
+        held.webrtc.add_candidate(candidate.parse(request.candidate))
+    except candidate.CandidateError as error:
+        raise Refused(400, str(error)) from None
 
 
 async def _leave_all(subscriptions: list[Subscription]) -> None:

@@ -91,6 +91,11 @@ class SocketEndpoint:
         return self._codec
 
     @property
+    def ready(self) -> bool:
+        """See Endpoint."""
+        return True
+
+    @property
     def sends(self) -> bool:
         """See Endpoint."""
         return True

@@ -11,6 +11,7 @@ from media.audio.codec import OpusCodec
 from media.endpoint import NoPort, RtpEndpoint, Sockets, local_address, open_sockets
 from media.rtp import dtmf, packet, rtcp
 from media.rtp.jitter import IDLE
+from media.rtp.source import MediaSource
 
 FRAME = bytes(range(160))
 
@@ -31,7 +32,7 @@ def phone() -> Iterator[socket.socket]:
 
 
 def _endpoint(sockets: Sockets) -> RtpEndpoint:
-    return RtpEndpoint(sockets, latching=True, ssrc=0xABCD, sequence=7, timestamp=1000)
+    return RtpEndpoint(sockets, MediaSource(latching=True), ssrc=0xABCD, sequence=7, timestamp=1000)
 
 
 def _remote(phone: socket.socket, **changes: object) -> RemoteMedia:
@@ -96,7 +97,7 @@ def test_audio_goes_both_ways(sockets: Sockets, phone: socket.socket):
     assert endpoint.sends
 
     for sequence in range(4):
-        phone.sendto(_rtp(sequence), ("127.0.0.1", endpoint.port))
+        phone.sendto(_rtp(sequence), ("127.0.0.1", sockets.port))
         _drain(endpoint, sequence * 0.02, sequence + 1)
     assert FRAME in [endpoint.next_payload(0.06 + tick * 0.02) for tick in range(3)]
     endpoint.send(FRAME)
@@ -108,7 +109,7 @@ def test_audio_goes_both_ways(sockets: Sockets, phone: socket.socket):
 
 def test_nothing_is_heard_before_connect_and_garbage_is_counted(sockets: Sockets, phone: socket.socket):
     endpoint = _endpoint(sockets)
-    address = ("127.0.0.1", endpoint.port)
+    address = ("127.0.0.1", sockets.port)
     phone.sendto(_rtp(0), address)
     _drain(endpoint, 0.0, 1)
     assert endpoint.next_payload(1.0) is IDLE
@@ -125,10 +126,10 @@ def test_nothing_is_heard_before_connect_and_garbage_is_counted(sockets: Sockets
 def test_a_key_is_told_once(sockets: Sockets, phone: socket.socket):
     endpoint = _endpoint(sockets)
     endpoint.connect(_remote(phone, telephone_event_pt=96), 0.0)
-    phone.sendto(_rtp(0), ("127.0.0.1", endpoint.port))
+    phone.sendto(_rtp(0), ("127.0.0.1", sockets.port))
     for index, part in enumerate(dtmf.key_press("#", 160)):
         data = _rtp(index + 1, payload_type=96, payload=part.payload, timestamp=part.timestamp)
-        phone.sendto(data, ("127.0.0.1", endpoint.port))
+        phone.sendto(data, ("127.0.0.1", sockets.port))
 
     assert _drain(endpoint, 0.0, 8) == ["#"]
 
@@ -154,10 +155,10 @@ def test_reports_go_where_rtcp_was_negotiated(sockets: Sockets, phone: socket.so
         endpoint.send(FRAME)
         phone.recv(2000)
         sr = rtcp.build([rtcp.SenderReport(77, rtcp.ntp_from_unix(5.0), 0, 0, 0), rtcp.SourceDescription(77, "p")])
-        phone.sendto(_rtp(0), ("127.0.0.1", endpoint.port))
-        phone.sendto(_rtp(2), ("127.0.0.1", endpoint.port))
+        phone.sendto(_rtp(0), ("127.0.0.1", sockets.port))
+        phone.sendto(_rtp(2), ("127.0.0.1", sockets.port))
         _drain(endpoint, 1.0, 2)
-        phone.sendto(sr, ("127.0.0.1", endpoint.port + (0 if mux else 1)))
+        phone.sendto(sr, ("127.0.0.1", sockets.port + (0 if mux else 1)))
         while endpoint._last_sr is None:
             endpoint.drain(1.0)
         endpoint.report(wall=1000.0, now=3.0)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 from media.rtp.packet import RtpPacket, sequence_delta
 
@@ -40,6 +41,52 @@ class _Candidate:
     ssrc: int
     sequence: int
     packets: int
+
+
+class Source(Protocol):
+    """Whose packets are believed, and where ours go."""
+
+    rejected: Counter[Verdict]
+    """Packets refused, by reason."""
+
+    @property
+    def destination(self) -> Address | None:
+        """Where to send RTP; None while that is not known."""
+
+    def signal(self, address: Address | None, payload_types: Collection[int], now: float) -> None:
+        """An offer or answer took effect."""
+
+    def judge(self, packet: RtpPacket, source: Address, now: float) -> Verdict:
+        """Whether `packet` from `source` is the remote party's."""
+
+    def accepts_control(self, source: Address) -> bool:
+        """Whether RTCP from `source` is believed."""
+
+
+class ProvenSource:
+    """For a transport that authenticates every packet (SRTP): only the payload type is left to judge."""
+
+    def __init__(self, peer: Address) -> None:
+        """`peer` is what the transport calls its peer."""
+        self._peer = peer
+        self._payload_types: frozenset[int] = frozenset()
+        self.rejected: Counter[Verdict] = Counter()
+
+    @property
+    def destination(self) -> Address:
+        return self._peer
+
+    def signal(self, address: Address | None, payload_types: Collection[int], now: float) -> None:
+        self._payload_types = frozenset(payload_types)
+
+    def judge(self, packet: RtpPacket, source: Address, now: float) -> Verdict:
+        if packet.payload_type in self._payload_types:
+            return Verdict.ACCEPTED
+        self.rejected[Verdict.PAYLOAD_TYPE] += 1
+        return Verdict.PAYLOAD_TYPE
+
+    def accepts_control(self, source: Address) -> bool:
+        return True
 
 
 class MediaSource:
