@@ -36,17 +36,27 @@ Pcm = np.ndarray[Any, np.dtype[np.int16]]
 
 
 class Webhook:
-    """The application's webhook: announcements by the number dialled; some numbers fail on purpose."""
+    """The application's webhook: announcements by the number dialled; some numbers fail on purpose.
+
+    `broken…` is answered 500, `silent…` not at all (the connection closes), `slow…` and `held…` when `release` is set.
+    """
 
     def __init__(self) -> None:
         self.announced: dict[str, list[dict[str, Any]]] = {}
+        self.requests: dict[str, list[tuple[str, str, dict[str, str]]]] = {}
+        """Method, path and headers (names in lower case) of the announcements."""
+        self.release = threading.Event()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
+            def take(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 number = body["callee"].removeprefix("sip:").partition("@")[0]
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                outer.requests.setdefault(number, []).append((self.command, self.path, headers))
                 outer.announced.setdefault(number, []).append(body)
+                if number.startswith(("slow", "held")):
+                    outer.release.wait(15)
                 if number.startswith("silent"):
                     time.sleep(0.1)
                     self.connection.close()  # no answer at all
@@ -54,6 +64,8 @@ class Webhook:
                 self.send_response(500 if number.startswith("broken") else 200)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
+
+            do_POST = do_PUT = take  # noqa: N815 (names of http.server)
 
             def log_message(self, *_: Any) -> None:
                 """Quiet."""
@@ -64,6 +76,7 @@ class Webhook:
 
     def close(self) -> None:
         """Stop listening."""
+        self.release.set()
         self._server.shutdown()
         self._server.server_close()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.parties import Background
+from tests.conformance.sounds import Sounds
 from tests.conformance.waits import scenarios
 from tests.ensemble import Exchange, StartPhone, phone, running, synthesise, transcribe
 
@@ -103,6 +104,13 @@ def background(request: pytest.FixtureRequest) -> Iterator[Background | None]:
         background.start(name, scenario)
     yield background
     background.close()
+
+
+@pytest.fixture(scope="session")
+def sounds() -> Iterator[Sounds]:
+    """A web server with sound files."""
+    with Sounds.serve() as sounds:
+        yield sounds
 
 
 class Report:

@@ -25,11 +25,17 @@ def tones_in(pcm: Pcm, rate_hz: int, frequency_hz: float) -> bool:
     return sum(part > 0.03 for part in parts) >= 2
 
 
-async def dump(exchange: Exchange, call_id: str) -> list[dict[str, Any]]:
-    """The lines of a call's event dump."""
+async def dump(exchange: Exchange, call_id: str, *, last: str = "hangup") -> list[dict[str, Any]]:
+    """The lines of a call's event dump, once an event of this name is in it."""
     path = exchange.recordings / f"{call_id}.events.jsonl"
-    await eventually(path.exists, 15, what=str(path))
-    return [json.loads(line) for line in path.read_text().splitlines()]
+
+    def read() -> list[dict[str, Any]] | None:
+        text = path.read_text() if path.exists() else ""
+        lines = [json.loads(line) for line in text.splitlines()] if text.endswith("\n") else []
+        there = any(json.loads(line["content"]).get("event") == last for line in lines)
+        return lines if there else None
+
+    return await eventually(read, 15, what=str(path))
 
 
 async def record(folder: Path, call_id: str) -> dict[str, Any]:
