@@ -1,14 +1,12 @@
 """What phones do during a call: keys, hold, messages, REFER, OPTIONS (P-91 to P-97, P-110)."""
 
-import asyncio
-
 import pytest
 
 from tests.conformance.files import recording, silent
 from tests.conformance.parties import LEVEL, SOON_S, assert_balanced, description, hears, inbound, media_of, outbound
 from tests.ensemble import Exchange
 from tests.peers.phone import Phone
-from tests.peers.rtp import open_peer
+from tests.peers.rtp import open_peer, tone
 
 
 @pytest.mark.row("P-91", "P-109")
@@ -67,8 +65,8 @@ async def test_p093_hold(exchange: Exchange) -> None:
             if held is not None:
                 await call.client.expect("hold", SOON_S, onHold=held)
             if held and index == 2:
-                async with call.speaking(900):
-                    await asyncio.sleep(0.5)  # what is said on hold
+                await call.rtp.speak(tone(900, 0.5, 8000))  # what is said on hold
+                await call.rtp.speak(tone(900, 0.5, 8000, 0.0))  # and has left the jitter buffer before the hold ends
         await call.hang_up()
         await call.client.until_closed(SOON_S)
         assert [event["onHold"] for event in call.client.of("hold")] == [True, False, True, False, True, False]
@@ -153,12 +151,12 @@ async def test_p110_options_within_and_outside_of_a_call_and_other_methods(excha
             await call.dialog.expect_response(status, SOON_S, method=method)
         await call.hang_up()
     async with Phone.open() as phone:
-        told = await phone.ask("OPTIONS", f"sip:{exchange.sip}").expect_response(200, SOON_S)
+        told = await phone.ask("OPTIONS", exchange.address("x")).expect_response(200, SOON_S)
         assert {"INVITE", "ACK", "BYE", "CANCEL"} <= {name.strip() for name in told.header("Allow").split(",")}
         assert "application/sdp" in told.header("Accept")
-        await phone.ask("REFER", f"sip:{exchange.sip}", [("Refer-To", "<sip:a@b>")]).expect_response(400, SOON_S)
-        await phone.ask("PUBLISH", f"sip:{exchange.sip}").expect_response(405, SOON_S)
-        stranger = phone.dialog(f"sip:{exchange.sip}")
+        await phone.ask("REFER", exchange.address("x"), [("Refer-To", "<sip:a@b>")]).expect_response(400, SOON_S)
+        await phone.ask("PUBLISH", exchange.address("x")).expect_response(405, SOON_S)
+        stranger = phone.dialog(exchange.address("x"))
         stranger.remote += ";tag=nobody"
         stranger.request("BYE")
         await stranger.expect_response(481, SOON_S)

@@ -294,6 +294,7 @@ async def test_p064_other_names_stand_for_ours(exchange: Exchange) -> None:
 @pytest.mark.row("P-65")
 async def test_p065_a_synthesis_that_fails_is_an_error_and_the_playback_goes_on(exchange: Exchange) -> None:
     async with up(exchange, tts={"speaker": "nobody"}) as call:
+        await call.say_tone(500, 1.0, playId="p")
         await call.client.send("tts", text="x", playId="p")
         await call.say_tone(700, 0.3, playId="p", endOfStream=True)
         await call.client.expect("trackEnd", SOON_S, playId="p")
