@@ -164,13 +164,12 @@ class Exchange:
     def address(self) -> tuple[str, int]:
         """Where the sip-ua listens."""
         host, _, port = self.ua.facts["sip"].removesuffix("/udp").rpartition(":")
-        return host, int(port)
+        return host.strip("[]"), int(port)
 
     @property
     def uri(self) -> str:
         """Whom a phone calls."""
-        host, port = self.address
-        return f"sip:4000@{host}:{port}"
+        return f"sip:4000@{self.ua.facts['sip'].removesuffix('/udp')}"
 
     def follow(self, call_id: str) -> Call:
         """A call by its id, with its events from the first on."""

@@ -50,9 +50,9 @@ def sdp(
     """One audio line; `codecs` are `a=rtpmap` values. `connection` overrides the address of the `c=` line."""
     lines = [
         "v=0",
-        f"o=- 4711 {version} IN IP4 {address}",
+        f"o=- 4711 {version} IN {'IP6' if ':' in address else 'IP4'} {address}",
         "s=-",
-        f"c=IN IP4 {connection or address}",
+        f"c=IN {'IP6' if ':' in address else 'IP4'} {connection or address}",
         "t=0 0",
         f"m=audio {port} RTP/AVP {' '.join(codec.split()[0] for codec in codecs)}",
         *(f"a=rtpmap:{codec}" for codec in codecs),
@@ -206,7 +206,7 @@ class Dialog:
     ) -> Message:
         """The message that `request` sends, for tests that spoil it first."""
         items = [
-            ("Via", f"SIP/2.0/UDP {self.phone.host}:{self.phone.port};branch={branch or _branch()};rport"),
+            ("Via", f"SIP/2.0/UDP {self.phone.at};branch={branch or _branch()};rport"),
             ("Max-Forwards", "70"),
             ("From", self.local),
             ("To", self.remote),
@@ -214,7 +214,7 @@ class Dialog:
             ("CSeq", f"{cseq} {method}"),
         ]
         if method not in ("ACK", "CANCEL", "BYE"):
-            items.append(("Contact", f"<sip:phone@{self.phone.host}:{self.phone.port}>"))
+            items.append(("Contact", f"<sip:phone@{self.phone.at}>"))
         items += headers
         if body:
             items.append(("Content-Type", content_type or "application/sdp"))
@@ -256,7 +256,7 @@ class Dialog:
         copied = [(name, value) for name, value in request.headers if name in ("Via", "From", "Call-ID", "CSeq")]
         items = [*copied, ("To", to), *headers]
         if status // 100 == 2 or 100 < status < 200:
-            items.append(("Contact", f"<sip:phone@{self.phone.host}:{self.phone.port}>"))
+            items.append(("Contact", f"<sip:phone@{self.phone.at}>"))
         if body:
             items.append(("Content-Type", "application/sdp"))
         start = f"SIP/2.0 {status} {reason or _PHRASES.get(status, 'Whatever')}"
@@ -393,7 +393,7 @@ class Phone(asyncio.DatagramProtocol):
         """Messages of no dialog: answers to `send_raw`, for one."""
         self.unreadable: list[bytes] = []
         """Datagrams that are no SIP; a test's end checks that there are none."""
-        self.rtp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.rtp = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
         """The socket behind the port in our SDP; nothing reads it here."""
         self.rtp.bind((host, 0))
         self._dialogs: dict[str, Dialog] = {}
@@ -417,7 +417,12 @@ class Phone(asyncio.DatagramProtocol):
     @property
     def uri(self) -> str:
         """Where others call this phone."""
-        return f"sip:phone@{self.host}:{self.port}"
+        return f"sip:phone@{self.at}"
+
+    @property
+    def at(self) -> str:
+        """Our address and port, as they stand in a URI."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def sdp(self, **changes: str | int | Sequence[str]) -> str:
         """Our description; see `sdp`."""
@@ -427,9 +432,10 @@ class Phone(asyncio.DatagramProtocol):
     def dialog(self, target: str, *, caller: str = "", tag: str = "", call_id: str = "") -> Dialog:
         """A dialog that has not begun; `call` and `ask` begin one."""
         local = f"<{caller or self.uri}>;tag={tag or secrets.token_hex(4)}"
-        host, _, port = target.partition("@")[2].partition(":")
-        peer = (host, int(port.partition(";")[0] or 5060))
-        call_id = call_id or f"{secrets.token_hex(8)}@{self.host}"
+        place = re.search(r"@(?:\[([^\]]+)\]|([^:;]+))(?::(\d+))?", target)
+        assert place is not None, target
+        peer = (place[1] or place[2], int(place[3] or 5060))
+        call_id = call_id or f"{secrets.token_hex(8)}@{self.host.replace(':', '.')}"
         dialog = self._dialogs[call_id] = Dialog(self, call_id, local, f"<{target}>", target, peer)
         return dialog
 
@@ -489,7 +495,7 @@ class Phone(asyncio.DatagramProtocol):
             self._take_challenged_again(dialog, message)
             dialog.arrived(message)
         elif message.start.startswith("INVITE "):
-            self._new_call(message, addr)
+            self._new_call(message, (addr[0], addr[1]))
         else:
             self.strays.put_nowait(message)
 
