@@ -46,6 +46,9 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 def settings(arguments: argparse.Namespace) -> dict[str, str]:
     """The environment variables that the options of `run` stand for. Raises ConfigError."""
     values = {variable: value for name, variable in OPTIONS.items() if (value := getattr(arguments, name)) is not None}
+    if arguments.handler is not None:
+        # It stands for the handlers of the file, all of them; more can be named in the environment.
+        values["DIALBUS_UA_HANDLER_URLS"] = os.environ.get("DIALBUS_UA_HANDLER_URLS", "")
     if arguments.conf is not None:
         values["DIALBUS_CONF"] = str(arguments.conf.absolute())
     if arguments.sip is not None:

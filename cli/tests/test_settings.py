@@ -35,6 +35,16 @@ def test_options_become_the_settings_they_name() -> None:
     assert config.codecs == ["pcmu", "telephone_event"]
 
 
+def test_a_handler_option_takes_the_place_of_every_handler_in_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text('[ua.handler]\nurl = "http://a/"\nurls = ["http://b/", "http://c/"]\nmethod = "PUT"\n')
+
+    handler = load(file, given("--handler", "http://h/")).config.ua.handler
+
+    assert handler.targets == ["http://h/"]
+    assert handler.method == "PUT"
+
+
 def test_no_option_changes_nothing() -> None:
     assert given() == {}
 
