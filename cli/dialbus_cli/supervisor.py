@@ -129,6 +129,7 @@ def environment(base: Mapping[str, str], config: Config, run_dir: Path, nats_url
         **base,
         "PYTHONUNBUFFERED": "1",
         "DIALBUS_RUN_DIR": str(run_dir),
+        "DIALBUS_SUPERVISOR_PID": str(os.getpid()),  # whom /ami/v1/shutdown tells
         "DIALBUS_NATS_URL": nats_url,
         # Several services on one machine can't share a port; which one each got is in its announcement.
         "DIALBUS_HEALTH_ADDR": str(HostPort(config.health.addr.host, 0)),

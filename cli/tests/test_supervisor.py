@@ -291,7 +291,8 @@ def test_services_share_no_health_port() -> None:
 
     assert told["DIALBUS_HEALTH_ADDR"] == "0.0.0.0:0"
     assert told["KEPT"] == "1"
-    load(None, told)
+    assert told["DIALBUS_SUPERVISOR_PID"] == str(os.getpid())
+    assert load(None, told).warnings == ()
 
 
 def test_free_ports_pass_the_check() -> None:

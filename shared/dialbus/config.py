@@ -595,7 +595,7 @@ def _holds_list(annotation: Any) -> bool:
 
 _SECRET_KEYS = frozenset({"password", "secret", "headers", "credential", "http_token"})
 """Keys whose text or list is never printed; `credential` is a table in one place and a text in another."""
-_OWN = frozenset({"CONF", "RUN_DIR", "INSTANCE", "BUILD_NETWORK", "CONFIG", "HTTP_PORT", "NATS_PORT"})
+_OWN = frozenset({"CONF", "RUN_DIR", "SUPERVISOR_PID", "INSTANCE", "BUILD_NETWORK", "CONFIG", "HTTP_PORT", "NATS_PORT"})
 """Variables of the supervisor and of docker-compose.yml, which are no settings."""
 
 
