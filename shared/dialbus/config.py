@@ -347,6 +347,9 @@ class TtsConfig(Section):
     """Texts synthesised at once."""
     max_queue: Annotated[int, Field(ge=1)] = 64
     cache_bytes: Annotated[int, Field(ge=0)] = 64 << 20
+    """Finished speech kept in memory."""
+    disk_cache_bytes: Annotated[int, Field(ge=0)] = 256 << 20
+    """Finished speech kept below `media_cache_path`, for all workers that share it."""
 
 
 class RecordingConfig(Section):

@@ -118,7 +118,9 @@ class Speech:
             speed=options.speed or 1.0,
             volume=5.0 if options.volume is None else options.volume,
             rate_hz=rate_hz,
+            samplerate=options.samplerate,
             cache_key=options.cache_key if effect.cacheable else None,
+            use_cache=effect.cacheable,
         )
         try:
             await self._bus.request(request, SpeechTaken, timeout_s=_ASK_TIMEOUT_S)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from media.turn.fragments import FragmentBuffer, without_emoji
+from dialbus.speakable import without_emoji
+from media.turn.fragments import FragmentBuffer
 from media.turn.input_timeout import InputTimeout
 from media.turn.playback import (
     CancelSpeech,

@@ -9,12 +9,12 @@ import pytest
 
 from dialbus.bus import Refused
 from dialbus.config import TtsConfig
-from dialbus.contracts.speech import Speak
+from dialbus.contracts.speech import CacheSpeech, Speak
 from tts import worker as worker_module
 from tts.cache import cache_key
 from tts.errors import VoiceNotFound
 from tts.voices import Voice, Voices
-from tts.worker import Worker, allowed_speaker, check, key_of
+from tts.worker import Worker, allowed_speaker, check, place_of
 
 
 def speak(**more: Any) -> Speak:
@@ -101,10 +101,45 @@ def test_cache_key_is_the_clients_or_the_protocols() -> None:
     voice = Voice("eva", Path("eva.onnx"), Path("eva.onnx.json"), "de_DE")
     plain = {"provider": "piper", "text": "Hello.", "rate_hz": 16000, "speed": 1.0}
 
-    assert key_of(speak(cache_key="mine"), voice) == "mine"
-    assert key_of(speak(), voice) == cache_key(speaker=None, **plain)  # type: ignore[arg-type]
-    assert key_of(speak(speaker="x"), voice) == cache_key(speaker="x", **plain)  # type: ignore[arg-type]
-    assert key_of(speak(language="de"), voice) == cache_key(speaker="eva", **plain)  # type: ignore[arg-type]
+    assert place_of(speak(cache_key="mine"), voice).keys == ("mine",)
+    assert place_of(speak(), voice).keys == (cache_key(speaker=None, **plain),)  # type: ignore[arg-type]
+    assert place_of(speak(speaker="x"), voice).keys == (cache_key(speaker="x", **plain),)  # type: ignore[arg-type]
+    assert place_of(speak(language="de"), voice).keys == (cache_key(speaker="eva", **plain),)  # type: ignore[arg-type]
+    assert place_of(speak(text=" Hello.\N{GRINNING FACE}\n"), voice) == place_of(speak(), voice)
+
+
+@pytest.mark.parametrize(
+    ("more", "rates_hz"),
+    [
+        ({"rate_hz": 16000}, [16000]),
+        ({"rate_hz": 8000}, [8000, 16000]),
+        ({"rate_hz": 8000, "samplerate": 24000}, [8000, 24000]),
+    ],
+)
+def test_speech_kept_at_the_clients_or_the_usual_rate_will_do(more: dict[str, int], rates_hz: list[int]) -> None:
+    voice = Voice("eva", Path("eva.onnx"), Path("eva.onnx.json"), "de_DE")
+
+    assert place_of(speak(**more), voice).keys == tuple(
+        cache_key(provider="piper", text="Hello.", rate_hz=rate_hz, speaker=None, speed=1.0) for rate_hz in rates_hz
+    )
+
+
+def test_what_is_made_ready_is_found_when_it_is_spoken() -> None:
+    voice = Voice("eva", Path("eva.onnx"), Path("eva.onnx.json"), "de_DE")
+    made = place_of(CacheSpeech(text="Hello.", speaker="eva", speed=1.5), voice)
+
+    assert made.keys[0] in place_of(speak(speaker="eva", speed=1.5, rate_hz=8000), voice).keys
+
+
+def test_a_voice_is_told_from_another_one_of_its_name(tmp_path: Path) -> None:
+    model = tmp_path / "eva.onnx"
+    model.write_bytes(b"one")
+    voice = Voice("eva", model, tmp_path / "eva.onnx.json", "de_DE")
+    before = place_of(speak(), voice)
+    model.write_bytes(b"another")
+
+    assert before.voice != place_of(speak(), voice).voice
+    assert place_of(speak(cache_key="mine"), voice).voice is None
 
 
 class SlowVoices(Voices):

@@ -5,10 +5,13 @@ import os
 from contextlib import suppress
 
 from dialbus import telemetry
-from dialbus.config import ConfigError, Loaded, TtsConfig
+from dialbus.config import Config, ConfigError, Loaded, TtsConfig
+from dialbus.diskcache import DiskCache
 from dialbus.lifecycle import run, service
+from tts.cache import SpeechCache
 from tts.engine import LoadedVoice, PiperSynthesiser
 from tts.errors import TtsError
+from tts.store import SpeechStore
 from tts.voices import Voices
 from tts.worker import Worker
 
@@ -27,7 +30,7 @@ async def serve(loaded: Loaded) -> None:
     async with service("tts", loaded) as me:
         if voice.whole_because is not None:
             log.warning("voice.not_split", voice=voice.voice.name, reason=voice.whole_because)
-        worker = Worker(engine, voices, me.bus, config)
+        worker = Worker(engine, voices, me.bus, config, open_store(loaded.config))
         me.capacity = lambda: worker.capacity
         me.health.facts(
             lambda: {"voice": voice.voice.name, "capacity": worker.capacity[0], "texts": worker.capacity[1]}
@@ -38,6 +41,13 @@ async def serve(loaded: Loaded) -> None:
             await asyncio.Event().wait()
         finally:
             await worker.close()
+
+
+def open_store(config: Config) -> SpeechStore:
+    """Where finished speech is kept."""
+    size = config.tts.disk_cache_bytes
+    disk = DiskCache(config.media_cache_path / "tts", size) if size else None
+    return SpeechStore(SpeechCache(config.tts.cache_bytes), disk)
 
 
 def open_default(engine: PiperSynthesiser, config: TtsConfig) -> LoadedVoice:

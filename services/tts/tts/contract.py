@@ -2,7 +2,7 @@
 
 from dialbus.contracts.audio import AudioFrame
 from dialbus.contracts.session import Heartbeat
-from dialbus.contracts.speech import CancelSpeech, Speak, SpeechTaken
+from dialbus.contracts.speech import Cached, CacheSpeech, CancelSpeech, Speak, SpeechTaken
 
-PUBLISHES = (SpeechTaken, AudioFrame, Heartbeat)
-CONSUMES = (Speak, CancelSpeech)
+PUBLISHES = (SpeechTaken, Cached, AudioFrame, Heartbeat)
+CONSUMES = (Speak, CacheSpeech, CancelSpeech)

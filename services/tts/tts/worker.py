@@ -25,18 +25,21 @@ from dialbus import telemetry
 from dialbus.bus import Bus, Refused, Subscription
 from dialbus.config import TtsConfig
 from dialbus.contracts.audio import AudioFrame
-from dialbus.contracts.speech import CancelSpeech, Speak, SpeechTaken
+from dialbus.contracts.speech import Cached, CacheSpeech, CancelSpeech, Speak, SpeechTaken
+from dialbus.speakable import without_emoji
 from dialbus.tasks import cancel_all
 from tts.cache import CachedSpeech, SpeechCache, cache_key
 from tts.engine import PROVIDER, AudioChunk, Synthesiser
 from tts.errors import LanguageNotSupported, TtsError, VoiceNotFound
 from tts.resample import resample, with_volume
 from tts.schedule import MOST_AHEAD_S, Schedule
+from tts.store import Place, SpeechStore
 from tts.voices import MODEL_SUFFIX, Voice, Voices
 
 log = telemetry.get_logger()
 
 QUEUE_GROUP = "tts"
+USUAL_RATE_HZ = 16000
 FRAME_MS = 200
 MAX_TEXT_BYTES = 64 << 10
 # Requesters wait 2 s; a voice that takes longer to be found is being downloaded.
@@ -71,7 +74,8 @@ class Speech:
     voice: Voice
     speaker: str | None
     """`request.speaker` in the form that the engine may have."""
-    cache_key: str
+    place: Place | None
+    """In the cache; None: it has none."""
     taken_at: float
     cached: bool = False
     cancelled: bool = False
@@ -93,7 +97,10 @@ class Speech:
 class Worker:
     """Serves `tts.speak` with one engine. `start` it, later `close` it; all on one event loop."""
 
-    def __init__(self, engine: Synthesiser, voices: Voices, bus: Bus, config: TtsConfig) -> None:
+    def __init__(
+        self, engine: Synthesiser, voices: Voices, bus: Bus, config: TtsConfig, store: SpeechStore | None = None
+    ) -> None:
+        """Without a store, speech is kept in memory."""
         self._engine = engine
         self._voices = voices
         self._bus = bus
@@ -101,13 +108,15 @@ class Worker:
         self._room = config.threads + config.max_queue
         self._schedule: Schedule[Key] = Schedule(config.threads)
         self._speeches: dict[Key, Speech] = {}
-        self._cache = SpeechCache(config.cache_bytes)
+        self._store = store or SpeechStore(SpeechCache(config.cache_bytes))
+        self._most_kept = max(config.cache_bytes, config.disk_cache_bytes)
         self._pool = ThreadPoolExecutor(config.threads, thread_name_prefix="synthesis")
         self._resolving: dict[tuple[str | None, str | None], asyncio.Task[Voice]] = {}
         self._cancels: deque[Key] = deque(maxlen=REMEMBERED_CANCELS)
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._membership: Subscription | None = None
+        self._precaching: Subscription | None = None
         self._changed = asyncio.Event()
         self._membership_task: asyncio.Task[None] | None = None
         self._closing = False
@@ -121,6 +130,7 @@ class Worker:
     async def start(self) -> None:
         """Listen; when this returns, requests arrive."""
         await self._bus.subscribe(CancelSpeech, self._cancel)
+        self._precaching = await self._bus.serve(CacheSpeech, self._precache, queue=QUEUE_GROUP)
         await self._join()
         await self._bus.flush()
         self._membership_task = asyncio.create_task(self._keep_membership(), name="queue group")
@@ -132,6 +142,8 @@ class Worker:
             self._membership_task.cancel()
         with suppress(TimeoutError):  # the server may be away
             async with asyncio.timeout(LEAVE_S):
+                if self._precaching is not None:
+                    await self._precaching.leave()
                 await self._leave()
         for speech in [speech for speech in self._speeches.values() if speech.sequence == 0 and not speech.chunks]:
             await self._end(speech, "stopped", "the tts worker is stopping")
@@ -194,14 +206,12 @@ class Worker:
         if (request.call_id, request.utterance_id) in self._speeches:
             return taken
         self._refuse_without_room()
-        try:
-            speaker = allowed_speaker(request.speaker, self._voices_path)
-            voice = await self._resolve(speaker, request.language)
-        except TtsError as error:
-            code = 404 if isinstance(error, LanguageNotSupported) else error.code
-            raise Refused(code, str(error)) from None
+        speaker, voice = await self._voice_of(request)
+        place = await asyncio.to_thread(place_of, request, voice) if request.use_cache else None
+        if place is not None:
+            await self._store.find(place)  # from now on in memory
         self._refuse_without_room()
-        speech = Speech(request, voice, speaker, key_of(request, voice), taken_at)
+        speech = Speech(request, voice, speaker, place, taken_at)
         if speech.key in self._cancels:
             return taken
         self._speeches[speech.key] = speech
@@ -210,6 +220,15 @@ class Worker:
         if not self._replayed(speech):
             self._advance()
         return taken
+
+    async def _voice_of(self, request: Speak | CacheSpeech) -> tuple[str | None, Voice]:
+        """The speaker as the engine may have it, and its voice. Raises Refused."""
+        try:
+            speaker = allowed_speaker(request.speaker, self._voices_path)
+            return speaker, await self._resolve(speaker, request.language)
+        except TtsError as error:
+            code = 404 if isinstance(error, LanguageNotSupported) else error.code
+            raise Refused(code, str(error)) from None
 
     def _refuse_without_room(self) -> None:
         if self._closing:
@@ -272,7 +291,7 @@ class Worker:
             if speech.key not in self._schedule or speech.cancelled:
                 return
             if chunk is None:
-                self._keep(speech)
+                self._spawn(self._keep(speech))
                 await self._end(speech, "done")
             else:
                 self._remember(speech, chunk.pcm)
@@ -309,9 +328,9 @@ class Worker:
 
     def _replayed(self, speech: Speech) -> bool:
         """Send the text from the cache, without waiting for a thread, if it is there and has not begun."""
-        if speech.chunks is not None:
+        if speech.chunks is not None or speech.place is None:
             return False
-        found = self._cache.get(speech.cache_key)
+        found = self._store.recall(speech.place.keys)
         if found is None:
             return False
         speech.cached = True
@@ -339,15 +358,62 @@ class Worker:
 
     def _remember(self, speech: Speech, pcm: Pcm) -> None:
         size = sum(part.nbytes for part in speech.kept) + pcm.nbytes
-        speech.worth_keeping = speech.worth_keeping and size <= self._cache.capacity_bytes
+        speech.worth_keeping = speech.worth_keeping and speech.place is not None and size <= self._most_kept
         if speech.worth_keeping:
             speech.kept.append(pcm)
         else:
             speech.kept.clear()
 
-    def _keep(self, speech: Speech) -> None:
-        if speech.worth_keeping and speech.kept:
-            self._cache.put(speech.cache_key, CachedSpeech(np.concatenate(speech.kept), speech.request.rate_hz))
+    async def _keep(self, speech: Speech) -> None:
+        if speech.place is not None and speech.worth_keeping and speech.kept:
+            made = CachedSpeech(np.concatenate(speech.kept), speech.request.rate_hz)
+            await self._store.keep(speech.place, made)
+
+    async def _precache(self, request: CacheSpeech) -> Cached:
+        """Answer a `CacheSpeech`. The bus hands them over one by one, so they never take more than one thread."""
+        check(request)
+        speaker, voice = await self._voice_of(request)
+        place = await asyncio.to_thread(place_of, request, voice)
+        found = await self._store.find(place)
+        if found is not None:
+            return Cached(cache_key=place.keys[0], size_bytes=found.size_bytes, existed=True)
+        try:
+            made = CachedSpeech(await self._whole(request, speaker), request.rate_hz)
+        except TtsError as error:
+            SYNTHESES.labels("failed").inc()
+            raise Refused(error.code, str(error)) from None
+        if not await self._store.keep(place, made):
+            raise Refused(413, "the speech does not fit into the cache")
+        SYNTHESES.labels("cached").inc()
+        log.info("speech.cached", length=_ms(made.pcm.size / made.rate_hz), speaker=voice.name)
+        return Cached(cache_key=place.keys[0], size_bytes=made.size_bytes, existed=False)
+
+    async def _whole(self, request: CacheSpeech, speaker: str | None) -> Pcm:
+        """All of a text's speech, piece by piece, so that texts that are spoken get threads between them."""
+        loop = asyncio.get_running_loop()
+        text = spoken_text(request.text)
+        chunks: Iterator[AudioChunk] | None = None
+
+        def pull() -> AudioChunk | None:
+            nonlocal chunks
+            if chunks is None:
+                chunks = self._engine.stream(
+                    text, speaker=speaker, language=request.language, speed=request.speed, rate_hz=request.rate_hz
+                )
+            return next(chunks, None)
+
+        parts: list[Pcm] = []
+        size = 0
+        while (chunk := await loop.run_in_executor(self._pool, pull)) is not None:
+            if self._closing:
+                raise Refused(503, "the tts worker is stopping")
+            parts.append(chunk.pcm)
+            size += chunk.pcm.nbytes
+            if size > self._most_kept:
+                raise Refused(413, "the speech does not fit into the cache")
+        if not parts:
+            raise Refused(400, "text: there is no word in it")
+        return np.concatenate(parts)
 
     # -- audio ------------------------------------------------------------------------------------
 
@@ -407,14 +473,14 @@ class Worker:
         task.add_done_callback(self._tasks.discard)
 
 
-def check(request: Speak) -> None:
+def check(request: Speak | CacheSpeech) -> None:
     """Raises Refused 400 for what no voice could speak, or no subject or header could carry."""
     faults = {
         "text": len(request.text.encode()) > MAX_TEXT_BYTES,
         "speed": not (math.isfinite(request.speed) and request.speed > 0),
         "volume": not (math.isfinite(request.volume) and 0 <= request.volume <= 10),
-        "track": not _TRACK.fullmatch(request.track),
-        "utterance_id": not _UTTERANCE.fullmatch(request.utterance_id),
+        "track": isinstance(request, Speak) and not _TRACK.fullmatch(request.track),
+        "utterance_id": isinstance(request, Speak) and not _UTTERANCE.fullmatch(request.utterance_id),
         "cache_key": request.cache_key is not None and not 0 < len(request.cache_key) <= 256,
         "speaker": len(request.speaker or "") > 1024 or not (request.speaker or "").isprintable(),
         "language": len(request.language or "") > 64,
@@ -451,14 +517,34 @@ def allowed_speaker(speaker: str | None, voices_path: Path | None) -> str | None
     return f"{path}{mark}{chosen}"
 
 
-def key_of(request: Speak, voice: Voice) -> str:
-    """The cache key: the client's, or protocol 2.5.7's. A language without a speaker stands for the voice it chose."""
+def place_of(request: Speak | CacheSpeech, voice: Voice) -> Place:
+    """Where the cache has the text: under the client's key, or protocol 2.5.7's.
+
+    A language without a speaker stands for the voice it chose. Reads the size of the voice's file, by which a voice
+    is told from another one of its name.
+    """
     if request.cache_key is not None:
-        return request.cache_key
+        return Place((request.cache_key,), None)
     speaker = request.speaker or (voice.name if request.language else None)
-    return cache_key(
-        provider=PROVIDER, text=request.text, rate_hz=request.rate_hz, speaker=speaker, speed=request.speed
+    text = spoken_text(request.text)
+    # A text is kept for the rate it was asked at; what was made ready for the client's rate, or the usual one, will do.
+    rates_hz = [request.rate_hz]
+    if isinstance(request, Speak):
+        rates_hz += [request.samplerate or USUAL_RATE_HZ]
+    keys = tuple(
+        cache_key(provider=PROVIDER, text=text, rate_hz=rate_hz, speaker=speaker, speed=request.speed)
+        for rate_hz in dict.fromkeys(rates_hz)
     )
+    try:
+        size = voice.model.stat().st_size
+    except OSError:
+        size = 0
+    return Place(keys, f"{voice.name} {size}")
+
+
+def spoken_text(text: str) -> str:
+    """The text that is left to be spoken; by it, not by what surrounds it, the cache knows an utterance."""
+    return without_emoji(text).strip()
 
 
 def _ms(seconds: float) -> str:

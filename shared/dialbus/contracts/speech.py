@@ -87,7 +87,11 @@ class Speak(Request):
     speed: float = 1.0
     volume: float = 5.0
     rate_hz: RateHz = 16000
+    samplerate: RateHz | None = None
+    """What the client named; speech kept for that rate will do as well, and is converted."""
     cache_key: str | None = None
+    use_cache: bool = True
+    """False for streamed text: neither looked for nor kept (protocol 2.5.3)."""
 
 
 class CancelSpeech(Contract):

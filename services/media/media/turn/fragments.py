@@ -1,16 +1,8 @@
-"""Text on its way to the synthesiser.
-
-Emoji are stripped; streamed fragments are joined and cut where a speaker would breathe.
-"""
+"""Streamed text on its way to the synthesiser: fragments are joined and cut where a speaker would breathe."""
 
 from __future__ import annotations
 
 import re
-
-# Pictographs with what modifies them (variation selectors, skin tones, joiners, keycap enclosure, tags);
-# lone surrogates, which a client may produce by cutting a string inside an emoji, cannot be encoded at all.
-_PICTOGRAPH = "\U0001f000-\U0001faff\u2600-\u27bf\u2b05-\u2b07\u2b1b\u2b1c\u2b50\u2b55\u231a\u231b\u23e9-\u23fa"
-_EMOJI = re.compile(f"[{_PICTOGRAPH}][\ufe0e\ufe0f\u200d]*|[\ufe0e\ufe0f\u20e3\U000e0020-\U000e007f\ud800-\udfff]")
 
 # A full stop between digits is no end, so Latin marks need white space behind them; CJK marks do not.
 _SENTENCE_END = re.compile(r"[.!?…;:]+[\"'”’»)\]]*(?=\s)|[。！？；…]+[”’」』）]*|\n+")
@@ -20,11 +12,6 @@ _FIRST_CHUNK = 12  # characters; short, so that the first audio comes early
 _SENTENCE_CHUNK = 24  # shorter sentences are joined with the next one
 _CLAUSE_CHUNK = 120  # a sentence this long is cut at a clause
 LONGEST_CHUNK = 400  # without any mark: cut at white space
-
-
-def without_emoji(text: str) -> str:
-    """The text without emoji and lone surrogates."""
-    return _EMOJI.sub("", text)
 
 
 class FragmentBuffer:

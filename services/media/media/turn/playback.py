@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from media.turn.fragments import LONGEST_CHUNK, FragmentBuffer, without_emoji
+from dialbus.speakable import without_emoji
+from media.turn.fragments import LONGEST_CHUNK, FragmentBuffer
 from media.turn.input_timeout import InputTimeout, InputTimer
 from media.turn.playout import Playout
 
