@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from media.audio.agc import GainOptions
 from media.audio.vad import SpeechWindow
 from media.caller import CallerTrack
 from media.turn.endpointing import EndpointingOptions, SpeechStarted
@@ -113,3 +114,36 @@ def test_denoising_keeps_the_length_of_frames(detector: Detector):
     assert [len(track.hear(FRAME, 100.0)[0]) for _ in range(10)] == [160] * 10
     track.denoise(False)
     assert track.hear(FRAME, 100.0)[0] is FRAME
+
+
+def test_utterances_are_numbered_on_after_a_pause(detector: Detector):
+    track = CallerTrack(RATE_HZ, detector)
+    track.cut_utterances()
+
+    def speak(windows: int, probability: float) -> list[object]:
+        found: list[object] = []
+        for _ in range(windows):
+            found += track.hear(np.full(256, 1000, np.int16), 100.0)[1]
+            speak.heard += 256  # type: ignore[attr-defined]
+            found += track.judge(probability, speak.heard)  # type: ignore[attr-defined]
+        return found
+
+    speak.heard = 0  # type: ignore[attr-defined]
+    assert any(isinstance(effect, UtteranceStarted) for effect in speak(20, 0.9))
+    assert [effect.index for effect in track.stop_cutting() if isinstance(effect, UtteranceEnded)] == [0]
+    assert track.stop_cutting() == []
+    assert speak(20, 0.9) == []
+    track.cut_utterances()
+    speak(20, 0.0)
+    assert [effect.index for effect in speak(20, 0.9) if isinstance(effect, UtteranceStarted)] == [1]
+
+
+def test_gain_is_controlled_behind_the_detector(detector: Detector):
+    track = CallerTrack(RATE_HZ, detector)
+    track.control_gain(GainOptions(initial_gain_db=6.0206))
+
+    pcm, _ = track.hear(FRAME, 100.0)
+
+    assert set(detector.fed[0]) == {1000}
+    assert pcm[0] == 2000
+    assert pcm.min() > 1900

@@ -134,6 +134,49 @@ def test_a_key_is_told_once(sockets: Sockets, phone: socket.socket):
     assert _drain(endpoint, 0.0, 8) == ["#"]
 
 
+def test_keys_take_the_place_of_audio_one_after_another(sockets: Sockets, phone: socket.socket):
+    endpoint = _endpoint(sockets)
+    endpoint.connect(_remote(phone, telephone_event_pt=96), 0.0)
+    endpoint.press("1")
+    endpoint.press("1")
+    for tick in range(7 + 3 + 7 + 1):
+        (endpoint.send_silence if tick % 2 else lambda: endpoint.send(FRAME))()
+    sent = [packet.parse(phone.recv(2000)) for _ in range(18)]
+
+    assert [one.payload_type for one in sent if one] == [96] * 7 + [0] * 3 + [96] * 7 + [0]
+    assert [one.sequence for one in sent if one] == list(range(7, 25))
+    assert [one.timestamp for one in sent if one][:11] == [1000] * 7 + [2120, 2280, 2440, 2600]
+    press, pause = [True, *([False] * 6)], [True, False, False]
+    assert [one.marker for one in sent if one] == [*press, *pause, *press, True]
+    assert [one.payload for one in sent if one][:7] == [part.payload for part in dtmf.key_press("1", 1000)]
+
+
+@pytest.mark.parametrize("changes", [{"telephone_event_pt": None}, {"direction": "recvonly"}])
+def test_a_key_that_nobody_would_understand_is_not_sent(
+    sockets: Sockets, phone: socket.socket, changes: dict[str, object]
+):
+    endpoint = _endpoint(sockets)
+    endpoint.connect(_remote(phone, **changes), 0.0)
+    endpoint.press("1")
+    endpoint.connect(_remote(phone), 0.0)
+    endpoint.send(FRAME)
+    sent = packet.parse(phone.recv(2000))
+    assert sent is not None
+    assert sent.payload == FRAME
+
+
+def test_keys_wait_in_a_bounded_queue(sockets: Sockets, phone: socket.socket):
+    endpoint = _endpoint(sockets)
+    endpoint.connect(_remote(phone), 0.0)
+    for _ in range(1000):
+        endpoint.press("9")
+    for _ in range(32 * 10 + 5):
+        endpoint.send(FRAME)
+        last = packet.parse(phone.recv(2000))
+    assert last is not None
+    assert last.payload_type == 0
+
+
 @pytest.mark.parametrize("direction", ["recvonly", "inactive"])
 def test_direction_and_an_unusable_address_stop_sending(sockets: Sockets, phone: socket.socket, direction: str):
     endpoint = _endpoint(sockets)

@@ -72,3 +72,21 @@ async def test_close_gives_up_when_nothing_can_be_stored():
         await outbox.close(0.01)
 
     assert bus.stored == []
+
+
+async def test_flush_waits_for_what_was_put_before_and_for_nothing_else():
+    bus = SlowBus()
+    outbox = Outbox(cast(Bus, bus), "c")
+    bus.away.clear()
+    outbox.put(_event("a"))
+    flushing = asyncio.ensure_future(outbox.flush())
+    await asyncio.sleep(0)
+    outbox.then(asyncio.Event().wait)  # never ends
+    assert not flushing.done()
+
+    bus.away.set()
+    await flushing
+
+    assert bus.stored == ["a"]
+    await outbox.close(0.01)
+    await outbox.flush()

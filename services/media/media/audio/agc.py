@@ -61,10 +61,11 @@ class GainControl:
         samples = pcm.astype(np.float32)
         self._measure(samples, seconds, speech)
         self._move(seconds)
+        limited_before = self._limited_db
         applied_db = self.gain_db - self._limit(samples, seconds)
         # Straight in amplitude from the last frame's gain to this one's, so that nothing clicks.
         gains = np.linspace(_factor(self._last), _factor(applied_db), len(pcm), dtype=np.float32)
-        if self.options.limiter and applied_db < self._last:
+        if self._limited_db > limited_before:
             gains[:] = _factor(applied_db)  # a peak must not get through before the gain is down
         self._last = applied_db
         return np.asarray(np.clip(np.rint(samples * gains), -32768, 32767), np.int16)
