@@ -1,5 +1,7 @@
 """Write docs/schemas, docs/asyncapi.*.json and docs/subjects.md from the contracts; `--check` only compares.
 
+The AsyncAPI documents are written once more, complete in themselves, into the gateway, which serves them.
+
 The contracts are declared once, in shared/dialbus/contracts; what stands in docs/ is never edited by hand.
 """
 
@@ -24,6 +26,7 @@ from dialbus.contracts.events import EVENT_SUBJECT, EVENTS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
+SERVED = ROOT / "services/gateway/gateway/descriptions"
 
 
 def contracts() -> list[type[Contract]]:
@@ -203,6 +206,51 @@ def _document(
     }
 
 
+def bundled(document: dict[str, Any]) -> dict[str, Any]:
+    """A document that is complete in itself: the schemas that it refers to are among its components."""
+    schemas: dict[str, Any] = {}
+
+    def place(name: str, schema: dict[str, Any]) -> dict[str, str]:
+        parts = {part: f"{name}.{part}" for part in schema.get("$defs", {})}
+        for part, definition in schema.pop("$defs", {}).items():
+            schemas[parts[part]] = _renamed(definition, parts)
+        schemas[name] = _renamed(schema, parts)
+        return {"$ref": f"#/components/schemas/{name}"}
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, dict):
+            target = value.get("$ref", "")
+            if isinstance(target, str) and target.startswith("schemas/"):
+                path = target.removeprefix("schemas/").removesuffix(".json")
+                return place(path.rpartition("/")[2], _schema_of(path))
+            return {key: walk(item) for key, item in value.items()}
+        return [walk(item) for item in value] if isinstance(value, list) else value
+
+    whole: dict[str, Any] = walk(document)
+    whole["components"]["schemas"] = schemas
+    return whole
+
+
+def _schema_of(path: str) -> dict[str, Any]:
+    """The schema that docs/schemas has under this path."""
+    kind, _, name = path.rpartition("/")[2].partition(".")
+    if path.startswith("client/"):
+        return schema({"command": COMMANDS, "event": EVENTS}[kind][name])
+    return schema(next(found for found in contracts() if found.__name__ == kind))
+
+
+def _renamed(value: Any, parts: dict[str, str]) -> Any:
+    """A schema whose references to parts of its own are references to components."""
+    if isinstance(value, dict):
+        return {
+            key: f"#/components/schemas/{parts[item.removeprefix('#/$defs/')]}"
+            if isinstance(item, str) and item.startswith("#/$defs/")
+            else _renamed(item, parts)
+            for key, item in value.items()
+        }
+    return [_renamed(item, parts) for item in value] if isinstance(value, list) else value
+
+
 def subjects() -> str:
     """docs/subjects.md."""
     lines = [
@@ -231,6 +279,8 @@ def files() -> dict[Path, str]:
     documents |= {f"schemas/client/event.{name}.json": schema(kind) for name, kind in EVENTS.items()}
     for name, document in documents.items():
         texts[DOCS / name] = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    for name in ("asyncapi.bus.json", "asyncapi.client.json"):  # as the gateway serves them
+        texts[SERVED / name] = json.dumps(bundled(documents[name]), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     return texts
 
 

@@ -8,6 +8,7 @@ from gateway.access import Access
 from gateway.app import create_app
 from gateway.conversation import MOST_TEXT_BYTES
 from gateway.protocol import ControlFrames
+from gateway.rest.api import Rest
 from gateway.websocket import CallSockets
 
 
@@ -18,9 +19,11 @@ async def serve(loaded: Loaded) -> None:
         sessions = await Sessions.open(me.bus)
         sockets = CallSockets(me.bus, sessions, instance=me.instance, recorder_path=config.recorder_path)
         await sockets.listen()
-        me.health.facts(lambda: {"sockets": sockets.count})
+        rest = Rest(me, sessions)
+        await rest.listen()
+        me.health.facts(lambda: {"sockets": sockets.count, **rest.facts()})
         me.capacity = lambda: (None, sockets.count)
-        app = create_app(me.health, Access(config.http_token), sockets, config.ice_servers)
+        app = create_app(me.health, Access(config.http_token), sockets, config.ice_servers, rest)
         options = {
             "ws": ControlFrames,
             "ws_ping_interval": None,
@@ -36,7 +39,9 @@ async def serve(loaded: Loaded) -> None:
             try:
                 await sockets.watch()
             finally:
+                rest.stop()
                 await sockets.close_all()
+                await rest.close()
 
 
 def _reachable(bound: HostPort) -> HostPort:

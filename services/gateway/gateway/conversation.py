@@ -191,7 +191,7 @@ class Conversation:
             return []
         try:
             command = self._parse(text)
-            command_id = _command_id(command.json)
+            command_id = command_id_of(command.json)
         except ValueError as error:
             return [Report(str(error), 400)]
         effects: list[Effect] = [Record(text)]
@@ -309,7 +309,7 @@ class KeepAlive:
         return [Ping(rfc3339.encode()), Send(json.dumps(event, separators=(",", ":")), recorded=False)]
 
 
-def _command_id(command: dict[str, Any]) -> str | None:
+def command_id_of(command: dict[str, Any]) -> str | None:
     """The client's `commandId`; raises ValueError for one that can't be one."""
     value = command.get("commandId")
     if value is None or (isinstance(value, str) and 0 < len(value) <= MOST_COMMAND_ID):

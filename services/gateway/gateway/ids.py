@@ -10,6 +10,7 @@ from urllib.parse import unquote, unquote_plus
 
 DEFAULT_PING_S = 20
 MOST_PING_S = 86_400
+MOST_ID_BYTES = 512
 DEFAULT_SERVER_SIDE_TRACK = "server-side-track"
 _MOST_TRACK_ID = 256
 
@@ -54,6 +55,11 @@ def readings(raw: str) -> tuple[str, ...]:
     The Go SDK pastes a SIP Call-ID into the URL unescaped, other clients escape it one way or the other.
     """
     return tuple(dict.fromkeys((raw, unquote(raw), unquote_plus(raw)))) if raw else ()
+
+
+def is_possible(call_id: str) -> bool:
+    """Whether subjects can carry the id (NATS bounds a line, an escaped byte takes three) and a log can show it."""
+    return 0 < len(call_id.encode(errors="replace")) <= MOST_ID_BYTES and call_id.isprintable()
 
 
 def generated(new_uuid: Callable[[], object]) -> str:

@@ -64,7 +64,7 @@ from gateway.conversation import (
 )
 from gateway.dump import Write, dump, path_of
 from gateway.errors import BadId, BusAway, IdInUse, ShuttingDown, UpgradeDenied, WrongPath
-from gateway.ids import SocketQuery, generated, parse_query
+from gateway.ids import SocketQuery, generated, is_possible, parse_query
 from gateway.uplink import Throttle, bytes_per_second
 
 log = telemetry.get_logger()
@@ -73,7 +73,6 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 AsgiSend = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-_MOST_ID_BYTES = 512
 _MOST_WAITING_FRAMES = 256
 _MOST_WAITING_AUDIO = 100
 """Binary frames that wait for a client: two seconds of one track, one second of two."""
@@ -524,7 +523,7 @@ class CallSockets:
         if self._stopping:
             raise ShuttingDown
         for reading in query.readings:
-            if _possible(reading) and (session := await self._take(reading, call_type)) is not None:
+            if is_possible(reading) and (session := await self._take(reading, call_type)) is not None:
                 return session
         return await self._create(query.new_id or generated(uuid.uuid4), call_type)
 
@@ -587,7 +586,7 @@ class CallSockets:
         return session
 
     async def _create(self, call_id: str, call_type: CallType) -> Session:
-        if not _possible(call_id):
+        if not is_possible(call_id):
             raise BadId
         session = Session(
             call_id=call_id,
@@ -628,11 +627,6 @@ def client_command(text: str) -> Command:
         option = command.option
         return Command(data, option.subscribe, bytes_per_second(option.codec, option.sample_rate))
     return Command(data)
-
-
-def _possible(call_id: str) -> bool:
-    """Whether subjects can carry the id (NATS bounds a line, an escaped byte takes three) and a log can show it."""
-    return 0 < len(call_id.encode()) <= _MOST_ID_BYTES and call_id.isprintable()
 
 
 def _disowned(session: Session) -> Session:

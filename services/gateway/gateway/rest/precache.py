@@ -1,0 +1,46 @@
+"""`/precache`: a `tts` command becomes requests to the tts workers (protocol 7.6). Pure."""
+
+from typing import Any
+
+from dialbus.config import ProvidersConfig
+from dialbus.contracts.commands import BadCommand, Tts, command_from
+from dialbus.contracts.options import SynthesisOption
+from dialbus.contracts.speech import CacheSpeech
+from dialbus.providers import synthesis
+
+RATES_HZ = (16000, 8000)
+"""Of wideband and narrowband calls: without a wish, speech is kept for both."""
+
+
+def cache_requests(data: Any, providers: ProvidersConfig) -> list[CacheSpeech]:
+    """What to synthesise; the first one's answer is the client's. Raises BadCommand and NotAvailable.
+
+    Without `samplerate` and without a key of the client's own there are two, since a call asks for its own rate.
+    """
+    if not isinstance(data, dict):
+        raise BadCommand("a tts command is a JSON object")
+    command = command_from({"command": "tts"} | {key: value for key, value in data.items() if value is not None})
+    if not isinstance(command, Tts):
+        raise BadCommand(f"only tts can be cached, not {command.command}")
+    if command.base64:
+        raise BadCommand("base64: only text can be synthesised")
+    if not command.text.strip():
+        raise BadCommand("text: nothing to speak")
+    option = command.option or SynthesisOption()
+    if command.speaker is not None:
+        option = option.model_copy(update={"speaker": command.speaker})
+    option = synthesis(option, providers.tts, providers.speakers)
+    key = command.cache_key or option.cache_key
+    rates = (option.samplerate,) if option.samplerate else RATES_HZ[:1] if key else RATES_HZ
+    return [
+        CacheSpeech(
+            text=command.text,
+            speaker=option.speaker,
+            language=option.language,
+            speed=option.speed or 1.0,
+            volume=5.0 if option.volume is None else option.volume,
+            rate_hz=rate,
+            cache_key=key,
+        )
+        for rate in rates
+    ]
