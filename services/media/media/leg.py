@@ -179,8 +179,6 @@ class Leg:
         await self._speech.start()
         if self.endpoint.codec is not None:
             self._codec_known()
-        if self._kind == "socket":
-            self._missed_at = self.touched_at
 
     @property
     def key(self) -> LegKey:
@@ -365,6 +363,7 @@ class Leg:
 
     def receive(self, now: float) -> None:
         """Take what has arrived on the sockets."""
+        self.party = None  # until `hear`, which may fail or not be called: the last frame must not go on sounding
         digits = self.endpoint.drain(now)
         if not self._ready and self.endpoint.accepted:
             self._ready = True
@@ -386,7 +385,6 @@ class Leg:
         """The next 20 ms of the remote party, at the codec's rate, or why there are none; `wall` is Unix time."""
         assert self._track is not None
         assert self._concealer is not None
-        self.party = None  # until it is known: what goes wrong below must not repeat the last frame to others
         if not isinstance(audio, NoAudio):
             pcm = self._concealer.good(audio)
         elif audio is MISSING:
@@ -626,7 +624,7 @@ class Leg:
         """Tell the owner, once, when nothing was heard of the remote party for the inactivity timeout."""
         if self._missed_at is None:
             return
-        if self.endpoint.on_hold:
+        if self.endpoint.on_hold or not self.endpoint.ready:
             self._missed_at = now
         since = max(self._missed_at, self.endpoint.heard_at or 0.0)
         if now - since > self._wanted.inactive_after_s:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from dialbus import telemetry
 from dialbus.bus import Bus, BusError, NoResponder, Refused, Subscription
@@ -34,6 +35,7 @@ from dialbus.liveness import Liveness
 from dialbus.sessions import Sessions
 from media import metrics
 from media.audio.vad import SpeechDetector
+from media.endpoint import Endpoint
 from media.engine import Engine
 from media.fetch import Fetcher
 from media.join import Join
@@ -119,7 +121,8 @@ class MediaService:
             self._late = self._pacer.late
             self._notice_lost_workers()
             for held in list(self._held.values()):
-                if held.closing is None and self._is_abandoned(held.leg):
+                main = self._held.get((held.leg.call_id, MAIN_LEG), held)
+                if held.closing is None and is_abandoned(held.leg, main.leg, self._loop.time()):
                     log.warning("leg.abandoned", call_id=held.leg.call_id, leg_id=held.leg.leg_id)
                     held.leg.touched_at = self._loop.time()
                     self._do(self._give_up(held, "no packets and no requests for a long time"))
@@ -224,6 +227,8 @@ class MediaService:
             self._join(leg, request)
 
         async def bridge(request: BridgeLeg) -> None:
+            if leg.leg_id != MAIN_LEG:  # the audio of a bridge is named by the call
+                raise Refused(400, "only the main leg of a call is bridged")
             await leg.bridge(request.other)
 
         async def unbridge(request: UnbridgeLeg) -> None:
@@ -311,15 +316,6 @@ class MediaService:
         except (BusError, Refused) as error:
             log.warning("leg.owner_not_told", call_id=leg.call_id, leg_id=leg.leg_id, error=str(error))
 
-    def _is_abandoned(self, leg: Leg) -> bool:
-        """Whether nobody cares for the leg any more; one beside a main leg goes with that."""
-        if leg.leg_id != MAIN_LEG and (leg.call_id, MAIN_LEG) in self._held:
-            return False
-        if not leg.endpoint.expects:
-            return False
-        heard_at = leg.endpoint.heard_at or 0.0
-        return self._loop.time() - max(heard_at, leg.touched_at) > ABANDONED_S
-
     # -- neighbours ------------------------------------------------------------------------------
 
     async def _on_heartbeat(self, beat: Heartbeat) -> None:
@@ -385,6 +381,24 @@ def _add_candidate(held: _Held, request: AddCandidate) -> None:
         held.webrtc.add_candidate(candidate.parse(request.candidate))
     except candidate.CandidateError as error:
         raise Refused(400, str(error)) from None
+
+
+class Watched(Protocol):
+    """A leg, as far as its silence is judged."""
+
+    endpoint: Endpoint
+    touched_at: float
+
+
+def is_abandoned(leg: Watched, main: Watched, now: float) -> bool:
+    """Whether nobody cares for a leg any more: no packets and no requests for a long time.
+
+    `main` is the call's main leg, or the leg itself when that is gone: a leg beside another one is not judged, since it
+    may ring for an hour, and goes with the other. Nor is one whose party need not send.
+    """
+    if leg is not main or not leg.endpoint.expects:
+        return False
+    return now - max(leg.endpoint.heard_at or 0.0, leg.touched_at) > ABANDONED_S
 
 
 async def _leave_all(subscriptions: list[Subscription]) -> None:

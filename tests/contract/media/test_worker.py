@@ -6,7 +6,7 @@ import pytest
 
 from dialbus.bus import Bus, NoResponder, Refused
 from dialbus.contracts.base import Taken
-from dialbus.contracts.media import AllocateLeg, CloseLeg, LegAllocated, LegLost, NoteInput
+from dialbus.contracts.media import AllocateBeside, AllocateLeg, CloseLeg, LegAllocated, LegLost, NoteInput
 from dialbus.contracts.session import CallType, Heartbeat, Session
 from dialbus.sessions import Sessions
 from tests.contract.media.conftest import SERVER
@@ -28,6 +28,38 @@ async def test_a_full_worker_leaves_the_group_and_comes_back_with_room(
             return not await _is_refused(bus, second)
 
         await eventually(taken, what="room again")
+
+
+async def test_a_worker_takes_the_kinds_it_accepts_and_further_legs_of_its_calls_though_it_is_full(
+    bus: Bus, service_env: dict[str, str], call_id: str
+):
+    socket, rtp = (
+        AllocateLeg(call_id=f"{call_id}-{kind}", kind=kind, main_track="m", server_track=SERVER)
+        for kind in ("socket", "rtp")
+    )
+    beside = AllocateBeside(
+        call_id=socket.call_id, leg_id="refer", main_track=SERVER, server_track="m", remote_host="127.0.0.1"
+    )
+    environment = {**service_env, "DIALBUS_MEDIA_MAX_CALLS": "1", "DIALBUS_MEDIA_ACCEPT": "socket,webrtc"}
+    async with run_service("media", environment) as service:
+        with pytest.raises(NoResponder):
+            await bus.request(rtp, LegAllocated)
+        with pytest.raises(NoResponder):
+            await bus.request(beside, LegAllocated)
+        first = await bus.request(socket, LegAllocated)
+        second = await bus.request(beside, LegAllocated)
+        assert first.worker == second.worker == service.instance
+        assert second.port > 0 == first.port
+        with pytest.raises(Refused) as refused:
+            await bus.request(beside, LegAllocated)
+        assert refused.value.code == 409
+
+        lost = await requests_to(bus, LegLost, call_id=socket.call_id)
+        service.process.send_signal(signal.SIGTERM)
+        assert {(await next_message(lost)).leg_id for _ in range(2)} == {"main", "refer"}
+        for leg_id in ("refer", "main"):
+            await bus.request(CloseLeg(call_id=socket.call_id, leg_id=leg_id), Taken)
+        assert await service.exited(1.5) == 0
 
 
 async def test_a_leg_whose_owner_died_is_closed(bus: Bus, service_env: dict[str, str], call_id: str):
