@@ -370,6 +370,16 @@ class IceServer(Section):
     credential: str | None = Field(default=None, repr=False)
 
 
+class AmbianceConfig(Section):
+    """`[ambiance]`: the background sound of calls whose clients name none (protocol 8a, AmbianceOption)."""
+
+    path: str | None = None
+    enabled: bool | None = None
+    duck_level: Annotated[float, Field(ge=0, le=1)] | None = None
+    normal_level: Annotated[float, Field(ge=0, le=1)] | None = None
+    transition_speed: Annotated[float, Field(gt=0, le=1)] | None = None
+
+
 class CallRecordConfig(Section):
     """`[callrecord]`: where records of calls go."""
 
@@ -467,6 +477,7 @@ class Config(Section):
     tts: TtsConfig = TtsConfig()
     recording: RecordingConfig = RecordingConfig()
     callrecord: CallRecordConfig | None = None
+    ambiance: AmbianceConfig | None = None
     fetch: FetchConfig = FetchConfig()
     providers: ProvidersConfig = ProvidersConfig()
     ami: AmiConfig = AmiConfig()
@@ -486,7 +497,7 @@ _FLAT_RECORDING = {"path": "recorder_path", "format": "recorder_format"}
 _IGNORED = frozenset({
     "proxy", "console", "database_url", "restsend_token", "stun_server", "log_file", "http_gzip", "tls_port",
     "tls_cert_file", "tls_key_file", "enable_srtp", "enable_ice_lite", "auto_learn_public_address",
-    "http_access_skip_paths", "rewrites", "peers", "ambiance", "recording.filename_pattern",
+    "http_access_skip_paths", "rewrites", "peers", "recording.filename_pattern",
     "recording.native_samplerate",
 })  # fmt: skip
 """Keys of the anchors that this version does not act on; named in one warning each."""

@@ -1,100 +1,32 @@
 """The call machine: validity of commands (protocol 2) and orders of events (protocol 4), without a socket."""
 
-from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from dialbus.call import (
     VALID,
+    AddCandidate,
     AllocateMedia,
-    CallMachine,
     CloseMedia,
     ConfigureMedia,
     ConnectMedia,
     ControlPlayback,
-    Effect,
     Emit,
+    EndLostTracks,
     Finish,
     InboundOffer,
     NoteInput,
     SendAnswer,
     SendBye,
     SendCancel,
-    SendInvite,
     SendReject,
     SendRinging,
+    StopPlayback,
 )
-from dialbus.contracts.commands import COMMANDS, Invite, command_from
+from dialbus.contracts.commands import COMMANDS, Invite
 from dialbus.contracts.session import CallState, CallType
-
-EPOCH = datetime(2026, 3, 4, 9, 15, 20, tzinfo=UTC)
-CALL = "s.5f0c"
-OFFER = InboundOffer("sip:7455@192.0.2.15", "sip:4000@192.0.2.20", "v=0\r\n", {"X-Tenant": "blue"})
-
-
-class Story:
-    """A machine whose media always answers, and everything that it did, in order."""
-
-    def __init__(self, **options: Any) -> None:
-        self.machine = CallMachine(CALL, CallType.SIP, started=100.0, epoch=EPOCH, **options)
-        self.now = 100.0
-        self.log: list[Effect] = []
-        self.media: tuple[int, str] | None = None
-
-    def after(self, seconds: float) -> "Story":
-        self.now += seconds
-        return self
-
-    def do(self, act: Callable[[CallMachine, float], list[Effect]]) -> "Story":
-        pending = list(act(self.machine, self.now))
-        while pending:
-            effect = pending.pop(0)
-            self.log.append(effect)
-            if isinstance(effect, AllocateMedia):
-                assert not pending, "AllocateMedia is the last effect of its list"
-                refusal = self.media
-                pending = (
-                    self.machine.media_refused(*refusal, self.now)
-                    if refusal
-                    else self.machine.media_ready(4711, "our sdp", self.now)
-                )
-        return self
-
-    def command(self, name: str, **fields: Any) -> "Story":
-        return self.do(lambda machine, now: machine.command(command_from({"command": name, **fields}), now))
-
-    def offered(self) -> "Story":
-        return self.do(lambda machine, now: machine.offered(OFFER, now))
-
-    def invited(self, **option: Any) -> "Story":
-        return self.command("invite", option={"callee": "sip:7455@10.20.0.9", **option})
-
-    def answered(self) -> "Story":
-        return self.do(lambda machine, now: machine.leg_answered("their sdp", now))
-
-    @property
-    def events(self) -> list[str]:
-        return [effect.event.event for effect in self.log if isinstance(effect, Emit)]
-
-    @property
-    def signalling(self) -> list[Effect]:
-        kinds = SendInvite | SendRinging | SendAnswer | SendReject | SendBye | SendCancel
-        return [effect for effect in self.log if isinstance(effect, kinds)]
-
-    def event(self, name: str) -> Any:
-        (found,) = [e.event for e in self.log if isinstance(e, Emit) and e.event.event == name]
-        return found
-
-    def index(self, wanted: type | str) -> int:
-        for position, effect in enumerate(self.log):
-            if isinstance(wanted, str):
-                if isinstance(effect, Emit) and effect.event.event == wanted:
-                    return position
-            elif isinstance(effect, wanted):
-                return position
-        raise AssertionError(f"{wanted} never happened in {self.log}")
+from tests.peers.story import CALL, Story
 
 
 def in_state(state: CallState) -> Story:
@@ -424,3 +356,221 @@ def test_muting_before_there_is_media_counts_later() -> None:
 def test_every_command_has_a_row_in_the_table() -> None:
     assert set(VALID) == set(COMMANDS.values())
     assert Invite in VALID
+
+
+# -- WebRTC and /call -----------------------------------------------------------------------------
+
+
+def test_o8_webrtc_invite_is_answered_with_our_sdp_and_no_sip() -> None:
+    story = Story(call_type=CallType.WEBRTC).invited(offer="their offer", callee=None, vad={})
+
+    assert story.order == ["T(main)", "answer"]
+    assert story.event("answer").sdp == "our sdp"
+    assert story.signalling == []
+    (allocated,) = [effect for effect in story.log if isinstance(effect, AllocateMedia)]
+    assert allocated == AllocateMedia(kind="webrtc")
+    assert story.index(ConfigureMedia) < story.index("answer")
+    assert story.machine.state is CallState.UP
+
+
+def test_o9_an_invite_on_the_call_socket_is_answered_with_no_sdp() -> None:
+    story = Story(call_type=CallType.WEBSOCKET, sdp="").invited(callee=None, subscribe=True)
+
+    assert story.order == ["T(main)", "answer"]
+    assert story.event("answer").sdp == ""
+    assert [effect.kind for effect in story.log if isinstance(effect, AllocateMedia)] == ["socket"]
+    assert not [effect for effect in story.log if isinstance(effect, ConfigureMedia)], "no subscribe on /call"
+
+
+def test_o7_webrtc_without_an_offer() -> None:
+    story = Story(call_type=CallType.WEBRTC).invited()
+    assert story.order == ["error", "hangup"]
+    assert (story.event("error").sender, story.event("hangup").reason) == ("invite", "failed")
+
+
+def test_o7_webrtc_with_an_offer_that_media_refuses() -> None:
+    story = Story(call_type=CallType.WEBRTC)
+    story.media = (488, "no common codec")
+    story.invited(offer="v=0")
+    assert story.order == ["error", "hangup"]
+    assert (story.event("error").sender, story.event("error").error) == ("invite", "no common codec")
+
+
+@pytest.mark.parametrize("call_type", [CallType.WEBRTC, CallType.WEBSOCKET])
+@pytest.mark.parametrize("name", ["accept", "reject", "ringing"])
+def test_an_idle_socket_of_any_type_has_no_call_to_take(call_type: CallType, name: str) -> None:
+    story = Story(call_type=call_type).command(name, **({"option": {}} if name == "accept" else {}))
+    if name == "accept":
+        assert story.order == ["reject", "error", "hangup"]
+        assert story.event("reject").code == 486
+    else:
+        assert story.order == ["error"]
+        assert story.machine.state is CallState.IDLE
+
+
+@pytest.mark.parametrize("call_type", [CallType.WEBRTC, CallType.WEBSOCKET])
+def test_p51_a_call_of_any_type_ends_with_hangup(call_type: CallType) -> None:
+    story = Story(call_type=call_type).invited(offer="their offer").after(2)
+    story.command("hangup", reason="done")
+    assert story.order == ["T(main)", "answer", "E(main)", "hangup"]
+    assert story.event("hangup").extra["call_type"] == call_type.value
+    assert story.event("trackEnd").duration == 2000
+
+
+def test_p98_candidates_wait_for_the_leg_in_order_and_are_bounded() -> None:
+    story = Story(call_type=CallType.WEBRTC)
+    for number in range(70):
+        story.command("addIceCandidate", candidate=f"candidate:{number}", sdpMid="0", sdpMlineIndex=0)
+    story.invited(offer="their offer").command("addIceCandidate", candidate="")
+
+    added = [effect for effect in story.log if isinstance(effect, AddCandidate)]
+    assert [effect.candidate for effect in added] == [f"candidate:{n}" for n in range(6, 70)] + [""]
+    assert added[0] == AddCandidate("candidate:6", "0", 0)
+    assert "error" not in story.order
+
+
+def test_p98_candidates_mean_nothing_to_other_calls() -> None:
+    story = Story().command("addIceCandidate", candidate="x").invited().answered()
+    story.command("addIceCandidate", candidate="x")
+    assert not [effect for effect in story.log if isinstance(effect, AddCandidate)]
+    assert story.order == ["T(main)", "answer"]
+
+
+def test_a_browsers_offer_by_sip_is_answered_as_webrtc() -> None:
+    sdp = "v=0\r\na=ice-ufrag:x\r\na=fingerprint:sha-256 AB\r\n"
+    story = Story().do(lambda m, now: m.offered(InboundOffer("sip:a@b", "sip:c@d", sdp), now))
+    story.command("accept", option={})
+    assert [effect.kind for effect in story.log if isinstance(effect, AllocateMedia)] == ["webrtc"]
+
+
+# -- what the answer changes ----------------------------------------------------------------------
+
+
+def test_o11_a_ringtone_ends_before_the_answer_without_an_interruption() -> None:
+    story = Story().offered().command("ringing", ringtone="ring.wav").command("ringing")
+    story.command("accept", option={})
+    assert story.order == ["incoming", "T(main)", "T(srv,ring.wav)", "E(srv,ring.wav)", "answer"]
+
+
+def test_o11_speech_that_replaced_the_ringtone_goes_on() -> None:
+    story = Story().offered().command("ringing", ringtone="ring.wav").command("tts", text="one moment", playId="p")
+    story.command("accept", option={})
+    assert story.order[-2:] == ["T(srv,p)", "answer"]
+
+
+def test_a_repeated_ringing_sends_the_response_again_and_keeps_the_first_recorder() -> None:
+    story = Story().offered().command("ringing", earlyMedia=True, recorder={"recorderFile": "a"})
+    story.command("ringing", recorder={"recorderFile": "b"}).command("accept", option={})
+    assert story.signalling == [SendRinging(early_media=True), SendRinging(early_media=True), SendAnswer()]
+    assert story.machine.option.recorder is not None
+    assert story.machine.option.recorder.recorder_file == "a"
+
+
+def test_g2_nothing_is_complained_of_before_the_answer() -> None:
+    story = Story().invited(
+        eou={"type": "x"}, realtime={}, ringbackDetection={"enabled": False}, inactivityTimeout="50s"
+    )
+    assert not [effect for effect in story.log if isinstance(effect, ConfigureMedia)]
+    story.answered()
+    assert story.index("answer") < story.log.index(
+        ConfigureMedia(unsupported=("eou", "realtime"), inactivity_timeout_s=50.0)
+    )
+
+
+def test_options_of_the_audio_reach_the_leg_before_the_answer() -> None:
+    story = Story(ambiance={"path": "office.wav", "normalLevel": 0.5})
+    option = {"url": "ws://x", "inputSampleRate": 16000, "outputSampleRate": 8000}
+    story.invited(mediaPass=option, subscribe=True, agc={"headroomDb": 3}, ambiance={"normalLevel": 0.2})
+
+    (configured,) = [effect for effect in story.log if isinstance(effect, ConfigureMedia)]
+    assert configured.subscribe is True
+    assert configured.media_pass == {**option, "packetSize": 2560}
+    assert configured.agc is not None
+    assert configured.agc["headroomDb"] == 3
+    assert configured.ambiance == {"path": "office.wav", "normalLevel": 0.2}
+
+
+def test_o27_inactivity() -> None:
+    story = Story().invited().answered().do(lambda m, now: m.inactive(now))
+    assert story.order[-3:] == ["inactivity", "E(main)", "hangup"]
+    assert (story.event("hangup").reason, story.event("hangup").initiator) == ("inactivityTimeout", "system")
+    assert story.signalling[-1] == SendBye({})
+
+
+def test_o27_not_before_the_answer() -> None:
+    assert Story().invited().do(lambda m, now: m.inactive(now)).order == ["T(main)"]
+
+
+# -- ends -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason", "initiator"),
+    [
+        ({}, "bySystem", "system"),
+        ({"reason": "caller", "initiator": "caller"}, "byCaller", "caller"),
+        ({"reason": "callee"}, "byCallee", "system"),
+        ({"reason": "refer"}, "byRefer", "system"),
+        ({"reason": "system"}, "bySystem", "system"),
+        ({"reason": "autohangup"}, "autohangup", "system"),
+        ({"reason": "NoAnswer"}, "noAnswer", "system"),
+        ({"reason": "Normal clearing", "initiator": "bot"}, "Normal clearing", "bot"),
+    ],
+)
+def test_x01_x19_reasons_are_words_whatever_their_capitals(fields: dict[str, str], reason: str, initiator: str) -> None:
+    story = Story().invited().answered().command("hangup", **fields)
+    assert (story.event("hangup").reason, story.event("hangup").initiator) == (reason, initiator)
+
+
+def test_x03_reject_comes_before_the_ends_and_no_error_with_it() -> None:
+    story = Story().invited().do(lambda m, now: m.leg_refused(486, "Busy Here", now))
+    story.do(lambda m, now: m.leg_refused(487, "again", now)).do(lambda m, now: m.leg_hung_up(now))
+    assert story.order == ["T(main)", "reject", "E(main)", "hangup"]
+
+
+def test_x05_no_command_waits_behind_another() -> None:
+    story = Story().invited()
+    for number in range(100):
+        story.command("history", speaker="bot", text=str(number))
+    story.command("hangup")
+    assert story.order == ["T(main)", *["addHistory"] * 100, "E(main)", "hangup"]
+    assert story.signalling[-1] == SendCancel()
+
+
+def test_x08_autohangup_is_the_plays_own_and_needs_no_track_of_the_machine() -> None:
+    story = Story().offered().command("ringing", earlyMedia=True).do(lambda m, now: m.auto_hangup(now))
+    assert story.signalling[-1] == SendReject(603, "autohangup")
+    assert (story.event("hangup").reason, story.event("hangup").initiator) == ("autohangup", "system")
+
+
+def test_x11_every_way_to_lose_a_pending_call_sends_a_final_response() -> None:
+    for lose, code in [
+        (lambda m, now: m.webhook_failed("HTTP 500", now), 503),
+        (lambda m, now: m.detached(now), 603),
+        (lambda m, now: m.tick(now + 61), 408),
+        (lambda m, now: m.leg_failed("broken", now), 603),
+    ]:
+        story = Story().offered().do(lose)  # type: ignore[arg-type]
+        (sent,) = story.signalling
+        assert isinstance(sent, SendReject)
+        assert sent.code == code
+        assert story.order[-1] == "hangup"
+
+
+def test_media_lost_by_a_worker_that_lives_is_closed_by_it() -> None:
+    story = Story().invited().answered()
+    story.log.clear()
+    story.do(lambda m, now: m.media_lost("ICE failed", now, gone=False))
+    assert story.index("error") < story.index(SendBye) < story.index(CloseMedia) < story.index("trackEnd")
+    assert not [effect for effect in story.log if isinstance(effect, EndLostTracks)]
+
+
+def test_a_leg_that_nobody_can_close_has_its_tracks_ended_first() -> None:
+    story = Story(close_fails=True).invited().answered().command("play", url="a.wav")
+    story.command("hangup")
+    assert story.index(CloseMedia) < story.index(EndLostTracks) < story.index("trackEnd")
+
+
+def test_stopping_what_plays_before_the_answer_is_not_the_clients_interrupt() -> None:
+    story = Story().offered().command("ringing", ringtone="ring.wav").command("accept", option={})
+    assert [effect for effect in story.log if isinstance(effect, StopPlayback)] == [StopPlayback(play_id="ring.wav")]

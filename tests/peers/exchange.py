@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from dialbus.bus import Bus, Subscription
+from dialbus.bus import Bus, Refused, Subscription
 from dialbus.contracts import media, session
 from dialbus.contracts.base import Contract, Taken
-from dialbus.contracts.events import CLIENT_EVENT
+from dialbus.contracts.events import CLIENT_EVENT, Interruption, TrackEnd, TrackStart
 from dialbus.contracts.session import CallType, Session
 from dialbus.sessions import Sessions
 from dialbus.tasks import cancel_all
@@ -26,23 +26,43 @@ WORKER = "media-played"
 RTP = ("127.0.0.1", 40_000)
 """Where the played worker says that it listens; nobody does."""
 SSRC = 0xD1A1B055
+LEG_COMMANDS: tuple[type[media.LegCommand], ...] = (
+    media.ConnectLeg, media.ConfigureLeg, media.Playback, media.StopPlayback, media.NoteInput, media.AddCandidate,
+    media.JoinLegs, media.BridgeLeg, media.UnbridgeLeg, media.CloseLeg,
+)  # fmt: skip
 
 
-async def _taken(_: media.LegCommand) -> Contract:
-    return Taken()
+KINDS = ("rtp", "webrtc", "socket")
+OUR_ANSWER = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=our answer\r\n"
+"""What the played worker answers a WebRTC offer."""
+
+
+async def _taken(command: media.LegCommand) -> Contract:
+    return media.LegClosed() if isinstance(command, media.CloseLeg) else Taken()
 
 
 class MediaWorker:
-    """A media worker that takes every leg, hears no audio, and remembers what it was told, in order."""
+    """A media worker that takes every leg, hears no audio, and remembers what it was told, in order.
+
+    It plays nothing but keeps the books of playback: a command for the main leg begins the track of its playId, what
+    ends it says so in the stream, as the real one does.
+    """
 
     def __init__(self) -> None:
         self.allocations: asyncio.Queue[media.AllocateLeg] = asyncio.Queue()
+        self.legs: list[tuple[str, str]] = []
+        """Every leg held, as call_id and leg_id."""
+        self.refuses: Refused | None = None
+        """What allocations are refused with."""
         self.has_room = asyncio.Event()
         """While clear, requests for a leg wait for their answer."""
         self.has_room.set()
         self.heard: list[media.LegCommand] = []
         self.address = RTP[0]
         self._subscriptions: list[Subscription] = []
+        self._plays: dict[str, tuple[str, str]] = {}
+        """trackId and playId of what plays, by call."""
+        self._server_tracks: dict[str, str] = {}
         self.answer: Callable[[media.LegCommand], Awaitable[Contract]] = _taken
         """Raise Refused in it to refuse."""
 
@@ -51,17 +71,55 @@ class MediaWorker:
 
         async def take(command: media.LegCommand) -> Contract:
             self.heard.append(command)
-            return await self.answer(command)
+            reply = await self.answer(command)
+            await self._keep_books(bus, command)
+            return reply
 
         async def allocate(request: media.AllocateLeg) -> Contract:
             self.allocations.put_nowait(request)
             await self.has_room.wait()
-            return media.LegAllocated(worker=WORKER, address=self.address, port=RTP[1], ssrc=SSRC)
+            if self.refuses is not None:
+                raise self.refuses
+            self.legs.append((request.call_id, request.leg_id))
+            if request.leg_id == media.MAIN_LEG:
+                self._server_tracks[request.call_id] = request.server_track
+            if request.kind == "rtp":
+                return media.LegAllocated(worker=WORKER, address=self.address, port=RTP[1], ssrc=SSRC)
+            sdp = OUR_ANSWER if request.kind == "webrtc" else None
+            return media.LegAllocated(worker=WORKER, ssrc=SSRC, sdp=sdp)
 
-        self._subscriptions.append(await bus.serve(media.AllocateLeg, allocate, queue="media"))
-        for contract in (media.ConnectLeg, media.ConfigureLeg, media.Playback, media.NoteInput, media.CloseLeg):
+        for kind in KINDS:
+            self._subscriptions.append(await bus.serve(media.AllocateLeg, allocate, queue="media", kind=kind))
+        self._subscriptions.append(await bus.serve(media.AllocateBeside, allocate))
+        for contract in LEG_COMMANDS:
             self._subscriptions.append(await bus.serve(contract, take))
         await bus.flush()
+
+    async def _keep_books(self, bus: Bus, command: media.LegCommand) -> None:
+        """The events of playback that a worker stores before it replies."""
+        call_id = command.call_id
+        match command:
+            case media.Playback(command={"command": "play", "url": url}):
+                await self._stop(bus, call_id, interruption=True)
+                self._plays[call_id] = (self._server_tracks[call_id], url)
+                await bus.emit(call_id, TrackStart(track_id=self._plays[call_id][0], timestamp=0, play_id=url))
+            case media.StopPlayback(interruption=interruption, play_id=play_id):
+                if play_id is None or self._plays.get(call_id, ("", ""))[1] == play_id:
+                    await self._stop(bus, call_id, interruption=interruption)
+            case media.CloseLeg():
+                if command.leg_id == media.MAIN_LEG:
+                    await self._stop(bus, call_id, interruption=False)
+                self.legs.remove((call_id, command.leg_id))
+            case _:
+                pass
+
+    async def _stop(self, bus: Bus, call_id: str, *, interruption: bool) -> None:
+        track, play_id = self._plays.pop(call_id, ("", ""))
+        if track and interruption:
+            cut = Interruption(track_id=track, timestamp=0, play_id=play_id, total_duration=0, current=0)
+            await bus.emit(call_id, cut)
+        if track:
+            await bus.emit(call_id, TrackEnd(track_id=track, timestamp=0, duration=0, ssrc=SSRC, play_id=play_id))
 
     async def vanish(self) -> None:
         """Be gone, as after a crash."""
@@ -202,15 +260,19 @@ class Exchange:
         dialog.ack()
         return call
 
-    async def opened(self, command: str, call_id: str = "", **fields: Any) -> Call:
+    async def opened(self, command: str, call_id: str = "", call_type: CallType = CallType.SIP, **fields: Any) -> Call:
         """A call that begins with a client's command on an idle socket."""
         call_id = call_id or f"s.{secrets.token_hex(8)}"
         created_at = datetime.now(UTC).isoformat()
-        idle = Session(call_id=call_id, call_type=CallType.SIP, gateway=GATEWAY, created_at=created_at)
+        idle = Session(call_id=call_id, call_type=call_type, gateway=GATEWAY, created_at=created_at)
         await self.sessions.create(idle)
         call = self.follow(call_id)
         opening = session.OpenSession(
-            call_id=call_id, created_at=created_at, gateway=GATEWAY, command={"command": command, **fields}
+            call_id=call_id,
+            call_type=call_type,
+            created_at=created_at,
+            gateway=GATEWAY,
+            command={"command": command, **fields},
         )
         await self.bus.request(opening, Taken)
         return call

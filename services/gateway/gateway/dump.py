@@ -13,17 +13,11 @@ from typing import Any, Literal
 
 from dialbus import telemetry
 from dialbus.contracts.options import masked
-from dialbus.filenames import file_safe
 
 log = telemetry.get_logger()
 
 Kind = Literal["event", "command"]
 Write = Callable[[Kind, int, str], None]
-
-
-def path_of(folder: Path, call_id: str) -> Path:
-    """Where the dump of a session lies."""
-    return folder / f"{file_safe(call_id)}.events.jsonl"
 
 
 def line(kind: Kind, at_ms: int, content: str) -> str:

@@ -36,6 +36,7 @@ from dialbus.contracts.session import (
     Session,
     SocketCommand,
 )
+from dialbus.filenames import dump_path
 from dialbus.lifecycle import HEARTBEAT_S
 from dialbus.liveness import Liveness
 from dialbus.sessions import Sessions
@@ -62,7 +63,7 @@ from gateway.conversation import (
     Send,
     Subscribe,
 )
-from gateway.dump import Write, dump, path_of
+from gateway.dump import Write, dump
 from gateway.errors import BadId, BusAway, IdInUse, ShuttingDown, UpgradeDenied, WrongPath
 from gateway.ids import SocketQuery, generated, is_possible, parse_query
 from gateway.uplink import Throttle, bytes_per_second
@@ -436,7 +437,10 @@ class ClientSocket:
         match effect:
             case Attach():
                 return contracts.Attach(
-                    call_id=call_id, gateway=gateway, server_side_track=self._query.server_side_track
+                    call_id=call_id,
+                    gateway=gateway,
+                    server_side_track=self._query.server_side_track,
+                    dump=self._query.dump,
                 )
             case Open(command):
                 return OpenSession(
@@ -445,6 +449,7 @@ class ClientSocket:
                     created_at=self._session.created_at,
                     gateway=gateway,
                     server_side_track=self._query.server_side_track,
+                    dump=self._query.dump,
                     command=command,
                 )
             case Forward(command, command_id):
@@ -502,7 +507,7 @@ class CallSockets:
         if self._stopping:
             socket.stop()
         try:
-            await socket.run(path_of(self._recorder_path, session.call_id) if query.dump else None)
+            await socket.run(dump_path(self._recorder_path, session.call_id) if query.dump else None)
         finally:
             del self._open[socket]
             _sockets_open.set(len(self._open))

@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from gateway.dump import dump, line, path_of
+from dialbus.filenames import dump_path
+from gateway.dump import dump, line
 
 
 def test_line_is_the_documented_object_with_secrets_masked() -> None:
@@ -21,7 +22,7 @@ def test_event_keeps_its_own_time() -> None:
 
 
 async def test_items_are_appended_in_order_and_an_unusable_one_costs_only_itself(tmp_path: Path) -> None:
-    path = path_of(tmp_path / "new", "../s.1")
+    path = dump_path(tmp_path / "new", "../s.1")
     assert path.parent == tmp_path / "new"
     for _ in range(2):
         async with dump(path) as record:

@@ -278,10 +278,10 @@ class Leg:
             raise Refused(409, f"{command.command}: the leg has no media yet")
         self._perform(self._effects_of(self._playback, command, loop=loop))
 
-    async def stop_playback(self, *, interruption: bool) -> None:
-        """End what plays, without hanging up; its trackEnd is stored when this returns."""
+    async def stop_playback(self, *, interruption: bool, play_id: str | None = None) -> None:
+        """End what plays (if it is `play_id`, when given), without hanging up; its trackEnd is stored on return."""
         self.touched_at = now = self._loop.time()
-        if self._playback is not None:
+        if self._playback is not None and play_id in (None, self._playback.play_id):
             self._perform(self._playback.interrupt(False, 0, now) if interruption else self._playback.stop(now))
         await self._outbox.flush()
 

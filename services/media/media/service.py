@@ -221,7 +221,7 @@ class MediaService:
             leg.command(request.command, loop=request.loop)
 
         async def stop(request: StopPlayback) -> None:
-            await leg.stop_playback(interruption=request.interruption)
+            await leg.stop_playback(interruption=request.interruption, play_id=request.play_id)
 
         async def join(request: JoinLegs) -> None:
             self._join(leg, request)

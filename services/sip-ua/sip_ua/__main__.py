@@ -1,4 +1,4 @@
-"""The sip-ua service: SIP signalling, and the call machine of every SIP call."""
+"""The sip-ua service: SIP signalling, and the call machine of every call, whatever its type."""
 
 import asyncio
 

@@ -10,7 +10,7 @@ from dialbus.contracts.options import SipOption
 from sip_ua.call import custom
 from sip_ua.errors import BadAddress
 from sip_ua.sip.digest import Credentials
-from sip_ua.sip.grammar import GrammarError
+from sip_ua.sip.grammar import CALL_ID_RE, GrammarError
 from sip_ua.sip.message import Request
 from sip_ua.sip.sdp import G722, OPUS, PCMA, PCMU, TELEPHONE_EVENT, Codec, NegotiatedAudio
 from sip_ua.sip.uri import NameAddr, Uri, escape_user, parse_name_addr, parse_uri
@@ -97,6 +97,11 @@ def credentials(option: SipOption | None) -> Credentials | None:
 def is_call_id(text: str) -> bool:
     """Whether a session id may stand as Call-ID without any peer misreading it."""
     return _CALL_ID.fullmatch(text) is not None
+
+
+def is_any_call_id(text: str) -> bool:
+    """Whether RFC 3261 allows this as a Call-ID, and no line gets too long by it."""
+    return len(text) <= 256 and CALL_ID_RE.fullmatch(text) is not None
 
 
 def bare_uri(address: NameAddr) -> str:

@@ -14,7 +14,7 @@ from dialbus.liveness import Liveness
 from dialbus.sessions import Sessions
 from dialbus.tasks import cancel_all
 from sip_ua.registrar import Registrar
-from sip_ua.session import SipCall
+from sip_ua.session import CallSession
 from sip_ua.sip.agent import Agent
 from sip_ua.sip.layer import Address
 from sip_ua.sip.message import Request, response_to
@@ -53,7 +53,7 @@ class SipService:
         )
         self.registrar = Registrar(self.ua, me.config.ua.register_users)
         self.stopping = False
-        self._calls: dict[str, SipCall] = {}
+        self._calls: dict[str, CallSession] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._neighbours = Liveness(HEARTBEAT_S)
         self._hurry = me.hurry
@@ -84,7 +84,7 @@ class SipService:
                 if call.gateway in gone:
                     call.detach("the gateway is gone")
                 elif call.media_worker in gone:
-                    call.media_lost("the media worker is gone")
+                    call.media_gone("the media worker is gone")
             for name in gone:
                 log.warning("worker.lost", worker=name)
 
@@ -122,7 +122,7 @@ class SipService:
                     await asyncio.wait({*self._tasks, hurry}, return_when=asyncio.FIRST_COMPLETED)
         await cancel_all([watch, hurry])
 
-    def over(self, call: SipCall) -> None:
+    def over(self, call: CallSession) -> None:
         """A call has ended."""
         self._calls.pop(call.call_id, None)
 
@@ -137,7 +137,7 @@ class SipService:
             raise Refused(503, "this sip-ua stops")
         if opening.call_id in self._calls:
             raise Refused(409, "session id in use")
-        call = SipCall.outbound(self, opening)
+        call = CallSession.opened(self, opening)
         self._calls[call.call_id] = call
         try:
             await call.listen()  # the next command follows this answer at once
@@ -156,11 +156,11 @@ class SipService:
         if len(f"{invite.call_id}{invite.from_tag}".encode()) > MOST_ID_BYTES:
             self.ua.send_response(response_to(invite, 400, "Call-ID or tag too long", new_token(8)))
             return
-        call = SipCall.inbound(self, invite, source)
+        call = CallSession.inbound(self, invite, source)
         if not call.refused_at_once:
             self._begin(call)
 
-    def _begin(self, call: SipCall) -> None:
+    def _begin(self, call: CallSession) -> None:
         self._calls[call.call_id] = call
         task = self._loop.create_task(call.run(), name=f"call {call.call_id}")
         self._tasks.add(task)

@@ -1,12 +1,14 @@
-"""One SIP call: the call machine between a client's commands, the SIP leg and the media worker.
+"""One call of any type: the call machine between a client's commands, the SIP legs, the media worker, other calls.
 
 Inputs wait in one queue and are taken one by one; the effects of each are performed in order before the next is
-looked at. That, and the stream's acknowledgement behind every event, keeps the orders of protocol section 4.
+looked at. That, and the stream's acknowledgement behind every event, keeps the orders of protocol section 4. What
+could keep the queue waiting for another call's queue (a bridge) or for a peer's answer (a MESSAGE) runs beside it and
+comes back as an input.
 """
 
 import asyncio
 import json
-import secrets
+from collections import Counter as Counts
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
@@ -17,37 +19,40 @@ from prometheus_client import Counter, Gauge
 
 from dialbus import call as machine
 from dialbus import telemetry
-from dialbus.bus import Bus, BusError, NoReply, NoResponder, Refused, Subscription
+from dialbus.bus import Bus, BusError, NoResponder, Refused, Subscription
 from dialbus.call import CallMachine, Effect
 from dialbus.config import Config
 from dialbus.contracts import media, session
 from dialbus.contracts.base import Contract, Taken
 from dialbus.contracts.commands import BadCommand, ClientCommand, command_from
 from dialbus.contracts.events import HangupEvent, TrackEnd
-from dialbus.contracts.options import CallOption, SipOption, masked
+from dialbus.contracts.media import MAIN_LEG, REFER_LEG
+from dialbus.contracts.options import AmbianceOption, masked
+from dialbus.contracts.records import WriteRecord
 from dialbus.contracts.session import CallState, CallType, Session
+from dialbus.filenames import dump_path
 from dialbus.sessions import Sessions
-from sip_ua import bridge, outbound
-from sip_ua import call as sip
+from sip_ua import bridge, leg
 from sip_ua.errors import SipUaError
+from sip_ua.leg import SipLeg
+from sip_ua.medialink import MediaGone, MediaLink
 from sip_ua.sip import sdp
+from sip_ua.sip.agent import LocalProtocolError
 from sip_ua.sip.dialog import dialog_id
 from sip_ua.sip.layer import Address
 from sip_ua.sip.message import Request
-from sip_ua.sip.uri import NameAddr
-from sip_ua.transport import resolve
-from sip_ua.ua import Party, UserAgent, new_token
+from sip_ua.ua import UserAgent, new_token
 
 log = telemetry.get_logger()
 
 Act = Callable[[CallMachine, float], list[Effect]]
 
-CALLS = Counter("dialbus_calls_total", "SIP calls that ended, by direction and reason", ["direction", "reason"])
-LIVE = Gauge("dialbus_calls_live", "SIP calls owned by this instance")
+CALLS = Counter("dialbus_calls_total", "Calls that ended, by direction and reason", ["direction", "reason"])
+LIVE = Gauge("dialbus_calls_live", "Calls owned by this instance")
 
-MEDIA_TIMEOUT_S = 2.0
-CLOSE_TIMEOUT_S = 1.5
 LOST_TRACKS_WAIT_S = 2.0
+BRIDGE_TIMEOUT_S = 5.0
+"""The other call may be busy for as long as it takes to find media workers."""
 WEBHOOK_MARGIN_S = 2.0
 """How much longer than the handler's timeout we wait for webhook-dispatcher's word."""
 ABANDON_LIMIT_S = 5.0
@@ -65,83 +70,87 @@ class Host(Protocol):
     config: Config
     instance: str
 
-    def over(self, call: "SipCall") -> None:
+    def over(self, call: "CallSession") -> None:
         """The call has ended; forget it."""
 
 
-class SipCall:
+class CallSession:
     """One call owned by this sip-ua instance. `run()` is its task; it ends with the call."""
 
-    def __init__(self, host: Host, call_id: str, *, created_at: str | None = None, server_track: str = "") -> None:
+    def __init__(
+        self,
+        host: Host,
+        call_id: str,
+        call_type: CallType = CallType.SIP,
+        *,
+        created_at: str | None = None,
+        server_track: str = "",
+    ) -> None:
         self.call_id = call_id
         self.gateway: str | None = None
-        self.media_worker: str | None = None
         self._host = host
         self._loop = asyncio.get_running_loop()
         self._machine = CallMachine(
             call_id,
-            CallType.SIP,
+            call_type,
             started=self._loop.time(),
             epoch=_when(created_at),
             server_track=server_track or "server-side-track",
             accept_timeout_s=host.config.ua.accept_timeout,
             record_always=host.config.recording.enabled and host.config.recording.auto_start,
+            ambiance=_ambiance(host.config),
         )
-        self._written: CallState | None = None
-        """The state in the books."""
+        self._media = MediaLink(host.bus, call_id)
+        self._legs: dict[str, SipLeg] = {}
+        """The SIP legs by their ids; a WebRTC or `/call` call has no main one."""
+        self._dump = False
+        """Whether a gateway writes the event dump."""
+        self._written: tuple[object, ...] | None = None
+        """What the books say."""
         self._inbox: asyncio.Queue[Act] = asyncio.Queue()
         self._unfinished: deque[Effect] = deque()
         """Effects of the current input that are still to be performed."""
         self._subscriptions: list[Subscription] = []
+        self._beside: set[asyncio.Task[None]] = set()
         self._seen: dict[str, float] = {}
         self._last_sequence = 0
         """Of the last event of ours in the stream."""
         self._webhook_timer: asyncio.TimerHandle | None = None
-        # The SIP leg.
-        self._party: Party | None = None
-        self._core: sip.OutgoingCall | sip.IncomingCall | None = None
-        self._remote_sdp: bytes | None = None
-        self._caller: NameAddr | None = None
-        self._contact: NameAddr | None = None
-        self._plan: outbound.Plan | None = None
-        self._peer_host = "127.0.0.1"
-        # Our side of the media.
-        self._address = ""
-        self._port = 0
-        self._local: sdp.Description | None = None
-        self._sdp_id = secrets.randbits(31)
-        self._sdp_version = 0
-        self._agreed: sdp.NegotiatedAudio | None = None
-        self._early: dict[str, tuple[sdp.NegotiatedAudio, bytes]] = {}
-        self._on_hold = False
 
     # -- beginnings -------------------------------------------------------------------------------
 
     @classmethod
-    def outbound(cls, host: Host, opening: session.OpenSession) -> "SipCall":
+    def opened(cls, host: Host, opening: session.OpenSession) -> "CallSession":
         """The call of an idle socket whose first command has come. Raises Refused when that is no command."""
-        call = cls(host, opening.call_id, created_at=opening.created_at, server_track=opening.server_side_track)
+        call = cls(
+            host,
+            opening.call_id,
+            opening.call_type,
+            created_at=opening.created_at,
+            server_track=opening.server_side_track,
+        )
         call.gateway = opening.gateway
+        call._dump = opening.dump
         call._put_command(opening.command)
         return call
 
     @classmethod
-    def inbound(cls, host: Host, invite: Request, source: Address) -> "SipCall":
+    def inbound(cls, host: Host, invite: Request, source: Address) -> "CallSession":
         """The call of an INVITE; its id is the dialogId (protocol 5.4)."""
         tag = new_token(8)
         call = cls(host, dialog_id(invite.call_id, invite.from_tag or "", tag))
-        agent = host.ua.agent_towards(source.host)
-        call._peer_host = source.host
-        core = sip.IncomingCall(agent, invite, tag)
-        call._core = core
-        call._party = host.ua.add(core, invite.call_id, tag, call._on_sip)
-        call._party.perform(core.start(host.ua.now()))
+        call._legs[MAIN_LEG] = SipLeg.inbound(host.ua, host.config, call._on_main_leg, invite, source, tag)
         return call
+
+    @property
+    def media_worker(self) -> str | None:
+        """The worker that holds the call's audio."""
+        return self._media.worker
 
     @property
     def refused_at_once(self) -> bool:
         """The INVITE was answered before anybody could be asked (bad extension, bad body)."""
-        return self._core is not None and self._core.phase is sip.Phase.ENDED
+        return MAIN_LEG in self._legs and self._legs[MAIN_LEG].is_over
 
     @property
     def is_idle(self) -> bool:
@@ -153,9 +162,9 @@ class SipCall:
         LIVE.inc()
         with telemetry.bound(call_id=self.call_id):
             try:
-                if self._core is not None:
+                if MAIN_LEG in self._legs:
                     await self.listen()
-                    await self._announce()
+                    await self._announce(self._legs[MAIN_LEG])
                 while self._machine.state is not CallState.ENDED:
                     await self._step()
             except BusError as error:
@@ -168,6 +177,8 @@ class SipCall:
                 LIVE.dec()
                 if self._webhook_timer is not None:
                     self._webhook_timer.cancel()
+                while not self._inbox.empty():  # who waits for an answer gets it
+                    self._inbox.get_nowait()(self._machine, self._loop.time())
                 for subscription in self._subscriptions:
                     await subscription.drop()
                 self._host.over(self)
@@ -180,16 +191,18 @@ class SipCall:
             (session.Attach, self._on_attach),
             (session.Detach, self._on_detach),
             (session.WebhookOutcome, self._on_webhook),
+            (session.BridgeWanted, self._on_bridge),
             (media.PlaybackEnded, self._on_playback_ended),
+            (media.LegInactive, self._on_inactive),
             (media.LegLost, self._on_leg_lost),
         ]
         for contract, handler in handlers:
             self._subscriptions.append(await bus.serve(contract, handler, call_id=self.call_id))
 
-    async def _announce(self) -> None:
+    async def _announce(self, main: SipLeg) -> None:
         """`incoming` and the pending session stand before the webhook is sent (G7)."""
-        assert isinstance(self._core, sip.IncomingCall)
-        invite = self._core.invite
+        invite = main.invite_received
+        assert invite is not None
         created_at = datetime.now(UTC)
         offer = machine.InboundOffer(
             caller=bridge.bare_uri(invite.from_),
@@ -213,7 +226,7 @@ class SipCall:
             callee=offer.callee,
         )
         await self._host.sessions.create(pending)
-        self._written = CallState.PENDING
+        self._written = self._facts()
         await self._host.bus.flush()
         timeout_s = min(self._host.config.ua.handler.timeout, self._host.config.ua.accept_timeout)
         log.info("call.offered", caller=offer.caller, callee=offer.callee)
@@ -232,14 +245,14 @@ class SipCall:
 
     async def _abandon(self) -> None:
         """The call can't go on: end its legs, and tell its client as far as that still works."""
-        now = self._loop.time()
-        if self._party is not None and self._core is not None:
+        for one in self._legs.values():
             with suppress(Exception):
-                self._party.perform(self._core.hang_up(now))
+                one.hang_up()
         with suppress(TimeoutError):
             async with asyncio.timeout(ABANDON_LIMIT_S):
-                await self._close_media()
-                for effect in self._machine.leg_failed("internal error", now) or self._unfinished:
+                for leg_id in (REFER_LEG, MAIN_LEG):
+                    await self._media.close(leg_id)
+                for effect in self._machine.leg_failed("internal error", self._loop.time()) or self._unfinished:
                     with suppress(Exception):
                         await self._perform(effect)
 
@@ -254,33 +267,44 @@ class SipCall:
                 act = await self._inbox.get()
         except TimeoutError:
             act = CallMachine.tick
+        before = self._machine.state
         self._unfinished = effects = deque(act(self._machine, self._loop.time()))
         while effects:
             follow_ups = await self._perform(effects.popleft())
             effects.extendleft(reversed(follow_ups))
-        if self._machine.state not in (self._written, CallState.ENDED):
+        if self._machine.state is CallState.ENDED:
+            return
+        if self._machine.state is not before:
             log.info(f"call.{self._machine.state.value}")
+        if self._facts() != self._written:
             await self._write_down()
 
+    def _facts(self) -> tuple[object, ...]:
+        """What makes the session's entry worth writing anew."""
+        m = self._machine
+        return m.state, m.ringing_time, m.answer_time, self.media_worker
+
     async def _write_down(self) -> None:
-        """Keep the session's entry true: state, owner, worker, parties, option without secrets."""
-        state, option = self._machine.state, self._machine.option
+        """Keep the session's entry true: state, owner, worker, parties, times, option without secrets."""
+        m, option = self._machine, self._machine.option
         shown = masked(option.model_dump(mode="json", by_alias=True, exclude_none=True))
 
         def change(current: Session) -> Session:
             return current.model_copy(
                 update={
-                    "state": state,
-                    "direction": "inbound" if self._machine.inbound else "outbound",
+                    "state": m.state,
+                    "direction": "inbound" if m.inbound else "outbound",
                     "owner": self._host.instance,
                     "media_worker": self.media_worker,
                     "caller": option.caller,
                     "callee": option.callee,
                     "option": shown,
+                    "ringing_at": m.ringing_time,
+                    "answered_at": m.answer_time,
                 }
             )
 
-        self._written = state
+        self._written = self._facts()
         try:
             await self._host.sessions.change(self.call_id, change)
         except (BusError, TimeoutError) as error:  # the call matters more than its entry
@@ -307,6 +331,7 @@ class SipCall:
 
     async def _on_attach(self, attach: session.Attach) -> Contract:
         self.gateway = attach.gateway
+        self._dump = attach.dump
         self._machine.attached(attach.server_side_track)
         return Taken()
 
@@ -323,12 +348,31 @@ class SipCall:
             self._put(lambda m, now: m.webhook_failed(outcome.reason, now))
         return Taken()
 
+    async def _on_bridge(self, wanted: session.BridgeWanted) -> Contract:
+        """Answered in the queue's turn; that never waits for another call, so two can ask each other at once."""
+        other, answer = wanted.other, self._loop.create_future()
+
+        def act(m: CallMachine, now: float) -> list[Effect]:
+            if not answer.done():
+                refused = wanted.on and m.state is not CallState.UP
+                answer.set_result(Refused(409, "the session is not up") if refused else None)
+            return m.bridge_wanted(other, now) if wanted.on else m.bridge_left(other, now)
+
+        self._put(act)
+        if (refusal := await answer) is not None:
+            raise refusal
+        return Taken()
+
     async def _on_playback_ended(self, _: media.PlaybackEnded) -> Contract:
         self._put(CallMachine.auto_hangup)
         return Taken()
 
+    async def _on_inactive(self, _: media.LegInactive) -> Contract:
+        self._put(CallMachine.inactive)
+        return Taken()
+
     async def _on_leg_lost(self, lost: media.LegLost) -> Contract:
-        self.media_lost(lost.reason)
+        self._put(lambda m, now: m.media_lost(lost.reason, now, leg=lost.leg_id, gone=False))
         return Taken()
 
     def detach(self, why: str) -> None:
@@ -336,78 +380,119 @@ class SipCall:
         log.info("call.detached", why=why)
         self._put(CallMachine.detached)
 
-    def media_lost(self, reason: str) -> None:
-        """The media worker can't go on."""
+    def media_gone(self, reason: str) -> None:
+        """The media worker fell silent."""
+        self._media.forget()
         self._put(lambda m, now: m.media_lost(reason, now))
 
     # -- what the machine wants -------------------------------------------------------------------
 
     async def _perform(self, effect: Effect) -> list[Effect]:
-        now = self._loop.time()
         match effect:
+            case machine.Emit(HangupEvent(refer=False) as event):
+                await self._last_words(event)
             case machine.Emit(event):
-                if isinstance(event, HangupEvent):
-                    await self._last_words(event)
-                else:
-                    self._last_sequence = await self._host.bus.emit(self.call_id, event)
+                self._last_sequence = await self._host.bus.emit(self.call_id, event)
             case machine.AllocateMedia():
-                return await self._allocate()
-            case machine.ConfigureMedia():
-                return await self._tell_media(
-                    media.ConfigureLeg(
-                        call_id=self.call_id,
-                        denoise=effect.denoise,
-                        vad=effect.vad,
-                        asr=effect.asr,
-                        tts=effect.tts,
-                        recorder=effect.recorder,
-                    )
-                )
-            case machine.ConnectMedia():
-                if self._agreed is not None:
-                    remote = bridge.remote_media(self._agreed)
-                    return await self._tell_media(media.ConnectLeg(call_id=self.call_id, remote=remote))
-            case machine.ControlPlayback(command):
-                fields = command.model_dump(mode="json", by_alias=True, exclude_none=True)
-                return await self._tell_media(media.Playback(call_id=self.call_id, command=fields))
-            case machine.NoteInput():
-                return await self._tell_media(media.NoteInput(call_id=self.call_id))
-            case machine.CloseMedia():
-                await self._close_media()
-            case machine.EndLostTracks():
-                await self._end_lost_tracks()
+                return await self._allocate(effect)
+            case machine.CloseMedia(leg_id):
+                if not await self._media.close(leg_id) and leg_id == MAIN_LEG:
+                    return self._machine.media_not_closed()
+            case machine.EndLostTracks(ours):
+                await self._end_lost_tracks(ours)
+            case machine.AskBridge(other):
+                self._do_beside(self._ask_bridge(other))
+            case machine.LeaveBridge(other):
+                self._do_beside(self._leave_bridge(other))
             case machine.Finish():
-                pass
+                await self._write_record()
             case _:
-                return self._signal(effect, now)
+                request = self._request(effect)
+                return await self._tell_media(request) if request is not None else self._signal(effect)
         return []
 
-    def _signal(self, effect: Effect, now: float) -> list[Effect]:
-        """Perform what concerns the SIP leg."""
-        core, party = self._core, self._party
-        if isinstance(effect, machine.SendInvite):
-            return self._send_invite(effect.option, now)
-        if core is None or party is None:
+    def _request(self, effect: Effect) -> media.LegCommand | None:
+        """What concerns the media worker, as its request."""
+        call_id = self.call_id
+        match effect:
+            case machine.ConfigureMedia():
+                return media.ConfigureLeg(
+                    call_id=call_id,
+                    leg_id=effect.leg,
+                    denoise=effect.denoise,
+                    vad=effect.vad,
+                    asr=effect.asr,
+                    tts=effect.tts,
+                    recorder=effect.recorder,
+                    agc=effect.agc,
+                    ambiance=effect.ambiance,
+                    media_pass=effect.media_pass,
+                    subscribe=effect.subscribe,
+                    inactivity_timeout_s=effect.inactivity_timeout_s,
+                    unsupported=list(effect.unsupported) if effect.unsupported else None,
+                )
+            case machine.ConnectMedia(leg_id) if leg_id in self._legs:
+                remote = self._legs[leg_id].remote_media
+                return media.ConnectLeg(call_id=call_id, leg_id=leg_id, remote=remote) if remote else None
+            case machine.AddCandidate(candidate, mid, index):
+                return media.AddCandidate(call_id=call_id, candidate=candidate, sdp_mid=mid, sdp_m_line_index=index)
+            case machine.ControlPlayback(command, loop):
+                fields = command.model_dump(mode="json", by_alias=True, exclude_none=True)
+                return media.Playback(call_id=call_id, command=fields, loop=loop)
+            case machine.StopPlayback(interruption, play_id):
+                return media.StopPlayback(call_id=call_id, interruption=interruption, play_id=play_id)
+            case machine.NoteInput():
+                return media.NoteInput(call_id=call_id)
+            case machine.JoinLegs(one_way, forward_dtmf, pause_asr):
+                return media.JoinLegs(
+                    call_id=call_id,
+                    other_leg=REFER_LEG,
+                    one_way=one_way,
+                    forward_dtmf=forward_dtmf,
+                    pause_asr=pause_asr,
+                )
+            case machine.BridgeMedia(other):
+                return media.BridgeLeg(call_id=call_id, other=other)
+            case machine.UnbridgeMedia(other):
+                return media.UnbridgeLeg(call_id=call_id, other=other)
+        return None
+
+    def _signal(self, effect: Effect) -> list[Effect]:
+        """Perform what concerns a SIP leg; calls of other types have no main one."""
+        now = self._loop.time()
+        one = self._legs.get(getattr(effect, "leg", MAIN_LEG))
+        if one is None:
             return []
         match effect:
-            case machine.SendRinging(early_media=early) if isinstance(core, sip.IncomingCall):
-                party.perform(core.ring(now, self._local_sdp() if early else None))
-            case machine.SendAnswer() if isinstance(core, sip.IncomingCall):
-                if core.phase is sip.Phase.PENDING:
-                    option = self._machine.option.sip
-                    core.hangup_headers = _hangup_headers(option)
-                    core.credentials = bridge.credentials(option)
-                    party.perform(core.answer(self._local_sdp(), now))
-            case machine.SendReject(code, reason) if isinstance(core, sip.IncomingCall):
-                party.perform(core.reject(now, code, reason))
+            case machine.SendInvite(leg_id):
+                one.invite(self._sip_call_id(leg_id))
+            case machine.SendRinging(early_media):
+                one.ring(early_media=early_media)
+            case machine.SendAnswer():
+                one.answer(self._machine.option.sip)
+            case machine.SendReject(code, reason):
+                one.reject(code, reason)
             case machine.SendBye(headers):
-                party.perform(core.hang_up(now, headers))
+                one.hang_up(headers)
             case machine.SendCancel():
-                # The answer may have come meanwhile and wait in the inbox: then this sends a BYE.
-                party.perform(core.hang_up(now))
+                one.hang_up()
+            case machine.SendMessage(body, content_type, headers):
+                try:
+                    one.message(body, content_type, headers)
+                except LocalProtocolError:
+                    return self._machine.playback_refused("command", 409, "message: the dialog is over", now)
+                except ValueError as error:
+                    return self._machine.playback_refused("command", 400, f"message: {error}", now)
             case _:
                 pass
         return []
+
+    def _sip_call_id(self, leg_id: str) -> str:
+        """The session id where it can be a Call-ID (protocol 2.1); `ref-{rand}-{session id}` for a second leg."""
+        fits = bridge.is_call_id(self.call_id)
+        if leg_id == MAIN_LEG:
+            return self.call_id if fits else new_token(24)
+        return f"ref-{new_token(8)}-{self.call_id}" if fits else f"ref-{new_token(24)}"
 
     async def _last_words(self, event: HangupEvent) -> None:
         """The id is free again before the client can learn that the call is over."""
@@ -428,10 +513,20 @@ class SipCall:
             return False
         return True
 
-    async def _end_lost_tracks(self) -> None:
-        """What the lost worker had begun is in the stream; our `error`, just stored, is where it ends."""
+    async def _write_record(self) -> None:
+        """One record per session, once its recordings are closed (protocol 9.4)."""
+        config = self._host.config
+        if config.callrecord is None:
+            return
+        dump = str(dump_path(config.recorder_path, self.call_id)) if self._dump else None
+        record = self._machine.record(self._media.recordings, dump)
+        fields = record.model_dump(mode="json", by_alias=True, exclude_none=True)
+        await self._host.bus.enqueue(WriteRecord(call_id=self.call_id, record=fields))
+
+    async def _end_lost_tracks(self, ours: tuple[str, ...]) -> None:
+        """What the lost worker had begun is in the stream; our last event, just stored, is where it ends."""
         found = await self._host.sessions.get(self.call_id)
-        begun: dict[tuple[str, str | None], None] = {}
+        begun: Counts[tuple[str, str | None]] = Counts()
         async with (
             asyncio.timeout(LOST_TRACKS_WAIT_S),
             aclosing(self._host.bus.events(self.call_id, found.first_sequence if found else 0)) as events,
@@ -440,236 +535,174 @@ class SipCall:
                 fields = json.loads(event.data)
                 track = (str(fields.get("trackId")), fields.get("playId"))
                 if event.name == "trackStart" and track[0] != self.call_id:
-                    begun[track] = None
+                    begun[track] += 1
                 elif event.name == "trackEnd":
-                    begun.pop(track, None)
+                    begun[track] -= 1
                 if event.sequence >= self._last_sequence:
                     break
-        for track_id, play_id in reversed(list(begun)):
+        begun.subtract((track, None) for track in ours)
+        for track_id, play_id in reversed(list(begun.elements())):
             now_ms = int(datetime.now(UTC).timestamp() * 1000)
             end = TrackEnd(track_id=track_id, timestamp=now_ms, duration=0, ssrc=0, play_id=play_id)
             await self._host.bus.emit(self.call_id, end)
 
     # -- media ------------------------------------------------------------------------------------
 
-    async def _allocate(self) -> list[Effect]:
+    async def _allocate(self, wanted: machine.AllocateMedia) -> list[Effect]:
         """Find a worker and make our SDP; what can't work is found out before a worker is asked."""
+        m, leg_id = self._machine, wanted.leg
         try:
-            codecs = bridge.codecs(self._host.config.codecs)
-            offer = self._received_offer()
-            if offer is not None:
-                sdp.negotiate(offer, codecs, "127.0.0.1", 9, self._sdp_id, 1)
-            if self._core is None:
-                await self._find_parties(self._machine.option)
-            allocated = await self._host.bus.request(
-                media.AllocateLeg(
-                    call_id=self.call_id,
-                    main_track=self.call_id,
-                    server_track=self._machine.server_track,
-                    remote_host=self._peer_host,
-                ),
-                media.LegAllocated,
-                timeout_s=MEDIA_TIMEOUT_S,
-            )
+            if wanted.dial is not None:
+                self._legs[leg_id] = SipLeg(
+                    self._host.ua, self._host.config, self._on_main_leg if leg_id == MAIN_LEG else self._on_second_leg
+                )
+                await self._legs[leg_id].find(wanted.dial)
+            one = self._legs.get(leg_id)
+            if one is not None and wanted.kind == "rtp":
+                one.check_offer()
+            allocated = await self._media.allocate(self._allocation(wanted, one))
         except sdp.SdpError as error:
-            return self._machine.media_refused(488, str(error), self._loop.time())
+            return m.media_refused(488, str(error), self._loop.time(), leg_id)
         except SipUaError as error:
-            return self._machine.media_refused(400, str(error), self._loop.time())
-        except (NoResponder, NoReply):
-            return self._machine.media_refused(503, "no media worker has room", self._loop.time())
+            return m.media_refused(400, str(error), self._loop.time(), leg_id)
         except Refused as refused:
-            return self._machine.media_refused(503, refused.reason, self._loop.time())
-        self.media_worker = allocated.worker
-        if isinstance(self._core, sip.IncomingCall) and self._core.phase is sip.Phase.ENDED:
-            await self._close_media()  # cancelled meanwhile; the call's end waits in the inbox
+            return m.media_refused(refused.code, refused.reason, self._loop.time(), leg_id)
+        if one is not None and one.is_over:
+            await self._media.close(leg_id)  # cancelled meanwhile; the call's end waits in the inbox
             return []
-        self._address, self._port = allocated.address, allocated.port
-        self._describe(offer, codecs)
-        return self._machine.media_ready(allocated.ssrc, self._local_sdp().decode(), self._loop.time())
+        answer = allocated.sdp or ""
+        if one is not None and wanted.kind == "webrtc":
+            one.adopt(answer)
+        elif one is not None:
+            answer = one.describe(allocated.address, allocated.port)
+        return m.media_ready(allocated.ssrc, answer, self._loop.time(), leg_id)
 
-    def _received_offer(self) -> sdp.Description | None:
-        if isinstance(self._core, sip.IncomingCall) and self._core.invite.body:
-            return sdp.parse(self._core.invite.body)
-        return None
-
-    def _describe(self, offer: sdp.Description | None, codecs: tuple[sdp.Codec, ...]) -> None:
-        """Our answer to an offer, or our own offer."""
-        version = self._sdp_version + 1
-        if offer is None:
-            self._local = sdp.make_offer(self._address, self._port, codecs, self._sdp_id, version, previous=self._local)
-        else:
-            self._local, self._agreed = sdp.negotiate(offer, codecs, self._address, self._port, self._sdp_id, version)
-        self._sdp_version = version  # only now: a refused offer uses up no version (RFC 3264 §8)
-
-    def _local_sdp(self) -> bytes:
-        return sdp.write(self._local) if self._local is not None else b""
+    def _allocation(self, wanted: machine.AllocateMedia, one: SipLeg | None) -> media.AllocateLeg:
+        option, track = self._machine.option, self._machine.server_track
+        peer_host = one.peer_host if one is not None else None
+        if wanted.leg != MAIN_LEG:
+            return media.AllocateBeside(
+                call_id=self.call_id,
+                leg_id=wanted.leg,
+                main_track=track,
+                server_track=track,
+                refer=True,
+                remote_host=peer_host,
+            )
+        invite = one.invite_received if one is not None else None
+        offer = invite.body.decode(errors="replace") if invite is not None else option.offer
+        handshake_s = option.handshake_timeout
+        return media.AllocateLeg(
+            call_id=self.call_id,
+            kind=wanted.kind,
+            main_track=self.call_id,
+            server_track=track,
+            remote_host=peer_host,
+            offer=offer if wanted.kind == "webrtc" else None,
+            enable_ipv6=option.enable_ipv6,
+            handshake_timeout_s=15.0 if handshake_s is None else handshake_s,
+            codec=option.codec or "pcm",
+            rate_hz=option.sample_rate or 16000,
+        )
 
     async def _tell_media(self, command: media.LegCommand) -> list[Effect]:
         """A request to the worker; what it refuses becomes an `error` event, its absence the end of the call."""
-        if self.media_worker is None:
-            return []
         try:
-            await self._host.bus.request(command, Taken, timeout_s=MEDIA_TIMEOUT_S)
+            await self._media.tell(command)
         except Refused as refused:
             return self._machine.playback_refused("command", refused.code, refused.reason, self._loop.time())
-        except (NoResponder, NoReply) as error:
-            log.error("call.media_gone", worker=self.media_worker, error=str(error))
-            self.media_worker = None
+        except MediaGone:
             return self._machine.media_lost("the media worker is gone", self._loop.time())
         return []
 
-    async def _close_media(self) -> None:
-        if self.media_worker is None:
-            return
+    # -- other calls ------------------------------------------------------------------------------
+
+    def _do_beside(self, work: Any) -> None:
+        task = self._loop.create_task(work, name=f"beside call {self.call_id}")
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+
+    async def _ask_bridge(self, other: str) -> None:
+        """Ask the owner of the other call for its half."""
+        wanted = session.BridgeWanted(call_id=other, other=self.call_id, on=True)
         try:
-            await self._host.bus.request(media.CloseLeg(call_id=self.call_id), Taken, timeout_s=CLOSE_TIMEOUT_S)
+            await self._host.bus.request(wanted, Taken, timeout_s=BRIDGE_TIMEOUT_S)
+        except NoResponder:
+            self._put(lambda m, now: m.bridge_refused(other, 404, f"no such session: {other}", now))
+        except Refused as refused:
+            code, reason = refused.code, refused.reason
+            self._put(lambda m, now: m.bridge_refused(other, code, reason, now))
+        except BusError as error:
+            log.warning("call.bridge_unanswered", other=other, error=str(error))
+            self._put(lambda m, now: m.bridge_refused(other, 503, f"the session does not answer: {other}", now))
+            await self._leave_bridge(other)
+        else:
+            self._put(lambda m, now: m.bridge_agreed(other, now))
+
+    async def _leave_bridge(self, other: str) -> None:
+        """Tell the owner of the other call; one that is gone needs no telling."""
+        try:
+            await self._host.bus.request(
+                session.BridgeWanted(call_id=other, other=self.call_id, on=False), Taken, timeout_s=BRIDGE_TIMEOUT_S
+            )
+        except NoResponder:
+            pass
         except (BusError, Refused) as error:
-            log.warning("call.media_not_closed", error=str(error))
-        self.media_worker = None
+            log.warning("call.bridge_end_not_told", other=other, error=str(error))
 
-    # -- the outbound leg -------------------------------------------------------------------------
+    # -- what the SIP legs tell -------------------------------------------------------------------
 
-    async def _find_parties(self, option: CallOption) -> None:
-        """Whom to call, and as whom (protocol 5.1). Raises SipUaError."""
-        plan = outbound.plan(option.caller, option.callee, option.sip, self._host.config)
-        uri = plan.callee.uri
-        self._peer_host = (await resolve(uri.host, uri.port)).host
-        agent = self._host.ua.agent_towards(self._peer_host)
-        self._plan, self._caller, self._contact = plan, plan.caller(agent), plan.contact(agent)
+    def _on_main_leg(self, one: SipLeg, told: leg.Told) -> None:
+        self._on_leg(MAIN_LEG, one, told)
 
-    def _send_invite(self, option: CallOption, now: float) -> list[Effect]:
-        assert self._plan is not None
-        assert self._caller is not None
-        agent = self._host.ua.agent_towards(self._peer_host)
-        suffix = self._host.config.ua.callid_suffix
-        call_id = self.call_id if bridge.is_call_id(self.call_id) else new_token(24)
-        core = sip.OutgoingCall(
-            agent,
-            self._caller,
-            self._plan.callee,
-            call_id=f"{call_id}@{suffix}" if suffix else call_id,
-            sdp=self._local_sdp(),
-            contact=self._contact,
-            credentials=self._plan.credentials,
-            headers=option.sip.headers if option.sip else None,
-            hangup_headers=_hangup_headers(option.sip),
-        )
-        self._core = core
-        self._party = self._host.ua.add(core, core.call_id, core.local_tag, self._on_sip)
-        self._party.perform(core.start(now))
-        caller, callee = self._caller.uri.without_password(), self._plan.callee.uri.without_password()
-        log.info("call.dialing", caller=str(caller), callee=str(callee))
-        return []
+    def _on_second_leg(self, one: SipLeg, told: leg.Told) -> None:
+        self._on_leg(REFER_LEG, one, told)
 
-    # -- what the SIP leg tells -------------------------------------------------------------------
+    def _on_leg(self, leg_id: str, one: SipLeg, told: leg.Told) -> None:
+        """Late words of a leg that another has replaced are nobody's business."""
+        for act in _acts(leg_id, told):
+            self._put(self._of(leg_id, one, act))
 
-    def _on_sip(self, effect: Any) -> None:
-        match effect:
-            case sip.Progress():
-                self._on_progress(effect)
-            case sip.Answered():
-                self._on_answered(effect)
-            case sip.Refused(status, reason):
-                timed_out = self._party is not None and self._party.timed_out
-                if self._party is not None and self._party.send_failed:
-                    self._put(lambda m, now: m.leg_failed("the callee can't be reached", now))
-                else:
-                    self._put(lambda m, now: m.leg_refused(status, reason, now, timed_out=timed_out))
-            case sip.Cancelled():
-                if isinstance(self._core, sip.IncomingCall):
-                    self._put(CallMachine.leg_cancelled)
-            case sip.RemoteHangUp() | sip.SessionExpired():
-                self._put(CallMachine.leg_hung_up)
-            case sip.AckMissing():
-                self._put(lambda m, now: m.leg_failed("our answer was never acknowledged", now))
-            case sip.Acknowledged(body) | sip.ReofferAnswered(body):
-                if body is not None:
-                    self._take_answer(body)
-                elif self._agreed is None:
-                    self._put(lambda m, now: m.leg_failed("our offer was never answered", now))
-            case sip.Reoffered(body, _):
-                self._on_reoffer(body)
-            case sip.DtmfReceived(digit, _):
-                self._put(lambda m, now: m.leg_digit(digit.upper(), now))
-            case sip.MessageReceived(content_type, body):
-                text = body.decode(errors="replace")
-                self._put(lambda m, now: m.leg_message(text, content_type, now))
-            case sip.TransferRequested(refer_to, referred_by):
-                self._put(lambda m, now: m.leg_transfer(refer_to, referred_by, now))
-            case _:
-                log.debug("call.sip", effect=type(effect).__name__)
-
-    def _on_progress(self, progress: sip.Progress) -> None:
-        early = False
-        if progress.sdp is not None:
-            try:
-                self._agreed = self._accepted(progress.sdp)
-                self._early[progress.remote_tag] = (self._agreed, progress.sdp)
-                early = True
-            except sdp.SdpError as error:
-                log.warning("call.early_sdp_unusable", error=str(error))
-        self._put(lambda m, now: m.leg_progress(now, early_media=early))
-
-    def _on_answered(self, answered: sip.Answered) -> None:
-        """A 200 without usable SDP was acknowledged by the core; hang up and say 488 (O6)."""
-        try:
-            if answered.sdp is not None:
-                self._agreed, body = self._accepted(answered.sdp), answered.sdp
-            elif answered.remote_tag in self._early:
-                self._agreed, body = self._early[answered.remote_tag]
-            else:
-                raise sdp.SdpError("the answer has no SDP")
-        except sdp.SdpError as error:
-            log.warning("call.answer_sdp_unusable", error=str(error))
-            assert self._core is not None
-            assert self._party is not None
-            self._party.perform(self._core.hang_up(self._loop.time()))
-            self._put(lambda m, now: m.leg_refused(488, "Not Acceptable Here", now))
-            return
-        text = body.decode(errors="replace")
-        self._put(lambda m, now: m.leg_answered(text, now))
-
-    def _accepted(self, body: bytes) -> sdp.NegotiatedAudio:
-        assert self._local is not None
-        return sdp.accept_answer(self._local, sdp.parse(body), bridge.codecs(self._host.config.codecs))
-
-    def _take_answer(self, body: bytes) -> None:
-        """The answer to an offer of ours (delayed offer, re-INVITE without SDP)."""
-        try:
-            self._agreed = self._accepted(body)
-        except sdp.SdpError as error:
-            reason = f"the answer in the ACK is unusable: {error}"
-            self._put(lambda m, now: m.leg_failed(reason, now))
-            return
-        self._media_changed()
-
-    def _on_reoffer(self, body: bytes | None) -> None:
-        """A re-INVITE or UPDATE: answer it here and now, then let media and the client know."""
-        assert self._core is not None
-        assert self._party is not None
-        now = self._loop.time()
-        try:
-            self._describe(None if body is None else sdp.parse(body), bridge.codecs(self._host.config.codecs))
-        except sdp.SdpError as error:
-            log.warning("call.reoffer_refused", error=str(error))
-            self._party.perform(self._core.refuse_reoffer(now))
-            return
-        self._party.perform(self._core.answer_reoffer(self._local_sdp(), now))
-        if body is not None:
-            self._media_changed()
-
-    def _media_changed(self) -> None:
-        assert self._agreed is not None
-        on_hold, changed = self._agreed.on_hold, self._agreed.on_hold is not self._on_hold
-        self._on_hold = on_hold
-        self._put(lambda _, __: [machine.ConnectMedia()])
-        if changed:
-            self._put(lambda m, now: m.leg_held(now, on_hold=on_hold))
+    def _of(self, leg_id: str, one: SipLeg, act: Act) -> Act:
+        return lambda m, now: act(m, now) if self._legs.get(leg_id) is one else []
 
 
-def _hangup_headers(option: SipOption | None) -> dict[str, str]:
-    """What every BYE of the call carries (protocol 5.10)."""
-    return dict((option and option.hangup_headers) or {})
+def _acts(leg_id: str, told: leg.Told) -> list[Act]:
+    """What a leg tells, as inputs of the machine."""
+    match told:
+        case leg.Progressed(early):
+            return [lambda m, now: m.leg_progress(now, early_media=early, leg=leg_id)]
+        case leg.Answered(body):
+            return [lambda m, now: m.leg_answered(body, now, leg_id)]
+        case leg.Refused(status, reason, timed_out):
+            return [lambda m, now: m.leg_refused(status, reason, now, timed_out=timed_out, leg=leg_id)]
+        case leg.Failed(reason, status):
+            return [lambda m, now: m.leg_failed(reason, now, status=status, leg=leg_id)]
+        case leg.Cancelled():
+            return [CallMachine.leg_cancelled]
+        case leg.HungUp():
+            return [lambda m, now: m.leg_hung_up(now, leg_id)]
+        case leg.MediaChanged(on_hold):
+            connect: Act = lambda _, __: [machine.ConnectMedia(leg_id)]  # noqa: E731
+            if on_hold is None:
+                return [connect]
+            return [connect, lambda m, now: m.leg_held(now, on_hold=on_hold, leg=leg_id)]
+        case leg.Digit(digit):
+            return [lambda m, now: m.leg_digit(digit, now, leg_id)]
+        case leg.MessageCame(text, content_type):
+            return [lambda m, now: m.leg_message(text, content_type, now, leg_id)]
+        case leg.MessageRefused(status, reason):
+            return [lambda m, now: m.message_refused(status, reason, now)]
+        case leg.TransferAsked(refer_to, referred_by):
+            return [lambda m, now: m.leg_transfer(refer_to, referred_by, now, leg_id)]
+
+
+def _ambiance(config: Config) -> dict[str, Any] | None:
+    """The setting `ambiance`, as a client would write it."""
+    if config.ambiance is None:
+        return None
+    option = AmbianceOption.model_validate(config.ambiance.model_dump(mode="json", exclude_none=True))
+    return option.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
 def _when(created_at: str | None) -> datetime:

@@ -155,6 +155,8 @@ class StopPlayback(LegCommand):
 
     interruption: bool = False
     """Whether an `interruption` event goes before the trackEnd."""
+    play_id: str | None = None
+    """Only when this is what plays; None: whatever plays."""
 
 
 class NoteInput(LegCommand):

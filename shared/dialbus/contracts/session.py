@@ -66,6 +66,8 @@ class OpenSession(Request):
     created_at: str
     gateway: str
     server_side_track: str = "server-side-track"
+    dump: bool = True
+    """Whether the gateway writes the event dump; the call's record says where."""
     command: dict[str, Any]
     """The client's JSON, already validated by the gateway."""
 
@@ -135,6 +137,7 @@ class Attach(Request):
     call_id: CallId
     gateway: str
     server_side_track: str = "server-side-track"
+    dump: bool = True
 
 
 class Detach(Request):

@@ -278,24 +278,35 @@ async def test_retransmitted_invite_makes_no_second_call(exchange: Exchange, pho
 
 
 async def test_ringing_with_early_media_then_accept(exchange: Exchange, phone: Phone) -> None:
-    """O11 but for the ringtone's own track, which is the media worker's."""
+    """O11; a ringtone said again is replaced, and none survives the answer."""
     dialog = phone.call(exchange.uri)
     call = await exchange.taken(dialog)
     recorder = {"recorderFile": "ring.wav"}
-    await call.send("ringing", ringtone="http://192.0.2.1/ring.wav", recorder=recorder)
+    old, ringtone = "http://192.0.2.1/old.wav", "http://192.0.2.1/ring.wav"
+    await call.send("ringing", ringtone=old, recorder=recorder)
     early = await dialog.expect_response(183)
     await call.expect("trackStart", trackId=call.call_id)
     assert (await exchange.media.expect(media.ConfigureLeg)).recorder["recorderFile"] == "ring.wav"  # type: ignore[index]
     await exchange.media.expect(media.ConnectLeg)
-    assert (await exchange.media.expect(media.Playback)).command["url"] == "http://192.0.2.1/ring.wav"
+    await call.expect("trackStart", trackId="server-side-track", playId=old)
+    await call.send("ringing", ringtone=ringtone)
+    for name in ("interruption", "trackEnd"):
+        await call.expect(name, playId=old)
+    await call.expect("trackStart", playId=ringtone)
+    assert [(await exchange.media.expect(media.Playback)).loop for _ in range(2)] == [False, False]
+    await call.send("ringing")
+    await eventually(lambda: dialog.count("INVITE", 183) == 3, what="a 183 for each ringing")
 
     await call.send("accept", option={"recorder": {"recorderFile": "late.wav"}})
     ok = await dialog.expect_response(200)
     assert ok.text == early.text
     assert _tag(ok) == _tag(early)
     dialog.ack()
+    await call.expect("trackEnd", trackId="server-side-track", playId=ringtone)
     await call.expect("answer", sdp=ok.text)
-    assert (await exchange.media.expect(media.Playback)).command["command"] == "interrupt"
+    assert (await exchange.media.expect(media.StopPlayback)).interruption is False
+    entry = await call.session()
+    assert entry.ringing_at is not None
     await call.send("hangup")
     await dialog.expect_bye()
 

@@ -1,0 +1,69 @@
+"""One call, without I/O: its states, the validity of commands and the order of events (protocol sections 2 to 6).
+
+`machine` is the call itself, `transfer` the second leg of `refer`, `bridges` the patches to other calls; `effects`
+is what they want done.
+"""
+
+from dialbus.call.bridges import Bridges
+from dialbus.call.effects import (
+    AddCandidate,
+    AllocateMedia,
+    AskBridge,
+    BridgeMedia,
+    CloseMedia,
+    ConfigureMedia,
+    ConnectMedia,
+    ControlPlayback,
+    Dial,
+    Effect,
+    Emit,
+    EndLostTracks,
+    Finish,
+    JoinLegs,
+    LeaveBridge,
+    NoteInput,
+    SendAnswer,
+    SendBye,
+    SendCancel,
+    SendInvite,
+    SendMessage,
+    SendReject,
+    SendRinging,
+    StopPlayback,
+    UnbridgeMedia,
+)
+from dialbus.call.machine import VALID, CallMachine, InboundOffer
+from dialbus.call.transfer import Transfer
+
+__all__ = [
+    "VALID",
+    "AddCandidate",
+    "AllocateMedia",
+    "AskBridge",
+    "BridgeMedia",
+    "Bridges",
+    "CallMachine",
+    "CloseMedia",
+    "ConfigureMedia",
+    "ConnectMedia",
+    "ControlPlayback",
+    "Dial",
+    "Effect",
+    "Emit",
+    "EndLostTracks",
+    "Finish",
+    "InboundOffer",
+    "JoinLegs",
+    "LeaveBridge",
+    "NoteInput",
+    "SendAnswer",
+    "SendBye",
+    "SendCancel",
+    "SendInvite",
+    "SendMessage",
+    "SendReject",
+    "SendRinging",
+    "StopPlayback",
+    "Transfer",
+    "UnbridgeMedia",
+]
