@@ -118,6 +118,12 @@ class WebRtcPeer:
         """Everything heard so far, mono at `heard_rate_hz`."""
         return np.concatenate(self._heard) if self._heard else np.zeros(0, np.int16)
 
+    def vanish(self) -> None:
+        """Be gone without a word: its sockets are closed."""
+        ice = self.connection.getSenders()[0].transport.transport._connection
+        for protocol in ice._protocols:
+            protocol.transport.abort()
+
     async def close(self) -> None:
         """Hang up."""
         await self.connection.close()
@@ -155,16 +161,16 @@ def addresses(sdp: str) -> list[tuple[str, str]]:
 
 
 @contextmanager
-def loopback_only() -> Iterator[None]:
-    """aioice, which leaves 127.0.0.1 out, uses nothing else."""
-    with mock.patch("aioice.ice.get_host_addresses", return_value=["127.0.0.1"]):
+def _only(address: str) -> Iterator[None]:
+    """aioice, which leaves loopback out, uses nothing else than this address."""
+    with mock.patch("aioice.ice.get_host_addresses", return_value=[address]):
         yield
 
 
 @asynccontextmanager
-async def webrtc_peer() -> AsyncIterator[WebRtcPeer]:
-    """A peer that is closed in the end."""
-    with loopback_only():
+async def webrtc_peer(address: str = "127.0.0.1") -> AsyncIterator[WebRtcPeer]:
+    """A peer at a loopback address that is closed in the end."""
+    with _only(address):
         peer = WebRtcPeer()
         try:
             yield peer

@@ -17,7 +17,7 @@ from media.endpoint import Endpoint, NoPort, RtpEndpoint, RtpTransport, local_ad
 from media.rtp.source import MediaSource, ProvenSource, Source
 from media.socket_endpoint import SocketEndpoint
 from media.webrtc import sdp
-from media.webrtc.ice import IceSettings, host_addresses
+from media.webrtc.ice import IceSettings, listening_addresses
 from media.webrtc.servers import parse_servers
 from media.webrtc.transport import PEER, NoCandidate, WebRtcTransport
 
@@ -101,14 +101,9 @@ class EndpointOpener:
 
     def _ice_settings(self, *, ipv6: bool) -> IceSettings:
         config = self._config
-        if config.rtp_bind_ip is not None and not ip_address(config.rtp_bind_ip).is_unspecified:
-            addresses = [config.rtp_bind_ip]
-        else:
-            addresses = host_addresses(ipv6=ipv6)
-            if _is_loopback(config.http_addr.host):
-                addresses += ["127.0.0.1", "::1"] if ipv6 else ["127.0.0.1"]
+        addresses = listening_addresses(config.rtp_bind_ip, config.http_addr.host, ipv6=ipv6)
         return IceSettings(
-            addresses=tuple(addresses),
+            addresses=addresses,
             first_port=config.rtp_start_port,
             last_port=config.rtp_end_port,
             servers=self._ice_servers,
@@ -134,13 +129,6 @@ def _rtp_endpoint(transport: RtpTransport, source: Source) -> RtpEndpoint:
         sequence=_random.randrange(1 << 15),  # far from its wrap, as RFC 3711 has it
         timestamp=_random.randrange(1 << 32),
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 async def literal(host: str | None) -> str | None:

@@ -76,21 +76,21 @@ class IceAgent(aioice.ice.Connection):
 
     async def _find_candidates(self) -> list[aioice.Candidate]:
         hosts = [protocol for address in self._settings.addresses if (protocol := await self._bind(address))]
-        self._protocols += hosts
         candidates = [protocol.local_candidate for protocol in hosts]
         queries = [self._ask_stun(protocol, server) for server in self._settings.servers.stun for protocol in hosts]
         queries += [self._ask_turn(server) for server in self._settings.servers.turn]
-        if queries:
-            tasks = [asyncio.ensure_future(query) for query in queries]
-            done, late = await asyncio.wait(tasks, timeout=GATHER_LIMIT_S)
-            for task in late:
-                task.cancel()
-            known = {(item.host, item.port) for item in candidates}
+        tasks = [asyncio.ensure_future(query) for query in queries]
+        try:
+            answered = (await asyncio.wait(tasks, timeout=GATHER_LIMIT_S))[0] if tasks else set()
+        finally:
             for task in tasks:
-                found = task.result() if task in done else None
-                if found is not None and (found.host, found.port) not in known:
-                    known.add((found.host, found.port))
-                    candidates.append(found)
+                task.cancel()
+        known = {(item.host, item.port) for item in candidates}
+        for task in tasks:
+            found = task.result() if task in answered else None
+            if found is not None and (found.host, found.port) not in known:
+                known.add((found.host, found.port))
+                candidates.append(found)
         return candidates
 
     async def _bind(self, address: str) -> "_Protocol | None":
@@ -106,6 +106,7 @@ class IceAgent(aioice.ice.Connection):
             except OSError as error:
                 log.debug("ice.bind_failed", address=address, port=port, error=str(error))
                 continue
+            self._protocols.append(protocol)
             sock = transport.get_extra_info("socket")
             if sock is not None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
@@ -210,6 +211,15 @@ class IceAgent(aioice.ice.Connection):
         pair.protocol.transport.sendto(data, pair.remote_addr)
         return True
 
+    @property
+    def path(self) -> str:
+        """The pair of candidates in use, for people; empty while there is none."""
+        pair = self._nominated.get(1)
+        if pair is None:
+            return ""
+        ours, theirs = pair.local_candidate, pair.remote_candidate
+        return f"{ours.type} {ours.host}:{ours.port} - {theirs.type} {theirs.host}:{theirs.port}"
+
     async def lost(self) -> None:
         """Wait until the agent is closed: by us, or because the peer no longer consents (RFC 7675)."""
         await self.get_event()
@@ -221,9 +231,21 @@ class IceAgent(aioice.ice.Connection):
         await super().close()
 
 
-def host_addresses(*, ipv6: bool) -> list[str]:
-    """This machine's addresses, without loopback and link-local ones."""
-    return aioice.ice.get_host_addresses(use_ipv4=True, use_ipv6=ipv6)
+def listening_addresses(bind_ip: str | None, api_host: str, *, ipv6: bool) -> tuple[str, ...]:
+    """Where agents listen: at `bind_ip`, else at every address of this machine that others may know.
+
+    Loopback is among them only when the API (`api_host`) is on loopback itself: everything is on one machine then.
+    """
+    if bind_ip is not None and not ip_address(bind_ip).is_unspecified:
+        return (bind_ip,)
+    found = aioice.ice.get_host_addresses(use_ipv4=True, use_ipv6=ipv6)
+    if _is_loopback(api_host):
+        found += ["127.0.0.1", "::1"] if ipv6 else ["127.0.0.1"]
+    return tuple(found)
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or (_is_address(host) and ip_address(host).is_loopback)
 
 
 class _Protocol(aioice.ice.StunProtocol):

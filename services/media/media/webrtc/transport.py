@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter, deque
 from contextlib import suppress
 
+from dialbus import telemetry
 from media.rtp.packet import is_rtcp
 from media.rtp.source import Address
 from media.webrtc import sdp
@@ -19,6 +20,8 @@ CLOSED = "closed"
 
 _MOST_WAITING = 256  # packets between two ticks; ten times what a peer sends in half a second
 _CLOSE_LIMIT_S = 1.0
+
+log = telemetry.get_logger()
 
 _closings: set[asyncio.Task[None]] = set()
 
@@ -107,6 +110,7 @@ class WebRtcTransport:
             self._news.clear()
         if self._dtls.state is not DtlsState.OPEN:
             raise ConnectionError(self._why())
+        log.info("webrtc.connected", path=self._agent.path)
 
     async def _until_lost(self) -> None:
         """Until the peer says goodbye, or no longer consents to what we send."""
