@@ -15,7 +15,7 @@ FORMATS = {
 
 
 def audio_file(name: str, channels: list[npt.NDArray[np.int16]], rate_hz: int) -> bytes:
-    """A file of one of FORMATS; each channel int16[n]."""
+    """A file of one of FORMATS; each channel int16[n]. The encoder of Vorbis takes two."""
     container_format, codec = FORMATS[name]
     file = io.BytesIO()
     with av.open(file, "w", format=container_format) as container:

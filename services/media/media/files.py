@@ -39,7 +39,7 @@ _CODECS: dict[Kind, frozenset[str]] = {
     "mp3": frozenset({"mp3", "mp3float"}),
     "ogg": frozenset({"vorbis", "opus", "libopus"}),
 }
-_BLOCK = 1 << 16  # samples resampled at once
+_BLOCK = 1 << 13  # samples converted at once: no step of it keeps the 20 ms clock waiting
 _RATES_HZ = range(4000, 192001)
 
 
@@ -87,7 +87,7 @@ def _decode_packed(data: bytes, kind: Kind, rate_hz: int, longest_s: float) -> P
 
 
 def _blocks(container: InputContainer, stream: AudioStream, source_hz: int) -> Iterator[Pcm]:
-    """Mono blocks of some 65536 samples. What is damaged is passed over, as every player does."""
+    """Mono blocks of some thousand samples. What is damaged is passed over, as every player does."""
     to_planes = AudioResampler(format="fltp", rate=source_hz)  # a file that changes its rate is made even
     waiting: list[npt.NDArray[np.float32]] = []
     samples, heard = 0, False
