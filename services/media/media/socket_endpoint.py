@@ -5,18 +5,19 @@ something to hear. The gateway carries both over the bus as they are.
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 
 from dialbus import telemetry
-from dialbus.bus import Bus, BusError, Subscription
+from dialbus.bus import Bus, Subscription
 from dialbus.contracts.audio import FROM_CLIENT, TO_CLIENT
 from dialbus.contracts.media import RemoteMedia
 from media.audio.codec import Codec, CodecFormat, Pcm, UnknownCodecError, make_codec
 from media.audio.paced import PacedBytes, PacedPcm
 from media.audio.resample import live_resampler
+from media.live import LiveSender
 from media.rtp.jitter import IDLE, JitterBuffer, JitterStatistics, NoAudio
 
 log = telemetry.get_logger()
@@ -28,7 +29,6 @@ MOST_WAITING_S = 300.0
 _FRAME_SAMPLES = PCM.sample_rate_hz // 50
 _FRAME_OCTETS = 160  # 20 ms of each of the others
 _OCTETS_PER_SECOND = 8000
-_MOST_TO_SEND = 100  # messages; the bus takes them at once, unless it is away
 _STATISTICS = replace(JitterBuffer().statistics(), target_delay=0.06)
 """A socket loses nothing; the delay is what `audio.paced` holds back."""
 
@@ -66,10 +66,8 @@ class SocketEndpoint:
         self._ssrc = ssrc
         self._loop = asyncio.get_running_loop()
         self._subscription: Subscription | None = None
-        self._sending: deque[bytes] = deque()
-        self._has_more = asyncio.Event()
-        self._sender: asyncio.Task[None] | None = None
-        self._closed = False
+        self._sender = LiveSender(f"{call_id} to its client")
+        self._closing: asyncio.Task[None] | None = None
         self._dropped: Counter[str] = Counter()
         self.accepted = 0
         self.heard_at: float | None = None
@@ -78,7 +76,6 @@ class SocketEndpoint:
     async def open(self) -> None:
         """Listen to the client's frames."""
         self._subscription = await self._bus.subscribe_raw(self._call_id, FROM_CLIENT, self._on_frame)
-        self._sender = self._loop.create_task(self._send_all(), name=f"socket audio {self._call_id}")
 
     @property
     def ssrc(self) -> int:
@@ -129,11 +126,7 @@ class SocketEndpoint:
         """See Endpoint."""
         if self._codec.format is PCM:
             payload = self._to_client.process(np.frombuffer(payload, "<i2")).astype("<i2", copy=False).tobytes()
-        self._sending.append(payload)
-        if len(self._sending) > _MOST_TO_SEND:
-            self._sending.popleft()
-            self._dropped["send_overrun"] += 1
-        self._has_more.set()
+        self._sender.put(lambda: self._bus.publish_raw(self._call_id, TO_CLIENT, payload))
         self.packets_sent += 1
 
     def send_silence(self) -> None:
@@ -157,9 +150,13 @@ class SocketEndpoint:
         return self._dropped
 
     def close(self) -> None:
-        """Listen no more; what was sent last still leaves."""
-        self._closed = True
-        self._has_more.set()
+        """Listen and send no more."""
+        self._closing = self._loop.create_task(self._leave(), name=f"leave socket {self._call_id}")
+
+    async def _leave(self) -> None:
+        await self._sender.close()
+        if self._subscription is not None:
+            await self._subscription.drop()
 
     async def _on_frame(self, data: bytes) -> None:
         if not data:
@@ -171,17 +168,3 @@ class SocketEndpoint:
             if not self._dropped["overrun"]:
                 log.warning("socket.audio_dropped", call_id=self._call_id, waiting_s=MOST_WAITING_S)
             self._dropped["overrun"] += 1
-
-    async def _send_all(self) -> None:
-        while not self._closed:
-            await self._has_more.wait()
-            self._has_more.clear()
-            while self._sending:
-                try:
-                    await self._bus.publish_raw(self._call_id, TO_CLIENT, self._sending.popleft())
-                except BusError as error:
-                    if not self._dropped["not_sent"]:
-                        log.warning("socket.audio_not_sent", call_id=self._call_id, error=str(error))
-                    self._dropped["not_sent"] += 1
-        if self._subscription is not None:
-            await self._subscription.drop()
