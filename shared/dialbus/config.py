@@ -385,7 +385,7 @@ class CallRecordConfig(Section):
 
     type: Annotated[Literal["local", "http"], BeforeValidator(_not_s3)] = "local"
     root: Path = Path("./config/cdr")
-    """Of `local`."""
+    """Of `local`; of `http` for records that could not be sent."""
     url: str | None = None
     """Of `http`."""
     headers: HeaderPairs = []

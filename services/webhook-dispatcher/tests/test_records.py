@@ -1,0 +1,97 @@
+"""Where a record is kept and what becomes of an attempt, on paper."""
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from webhook_dispatcher.records import (
+    GIVE_UP_S,
+    LONGEST_PAUSE_S,
+    KeepHere,
+    Media,
+    Sent,
+    TryAgain,
+    age_s,
+    answered,
+    local_path,
+    media_of,
+    not_answered,
+    tells_the_end,
+)
+
+ROOT = Path("/cdr")
+
+
+@pytest.mark.parametrize(
+    ("call_id", "start", "path"),
+    [
+        ("s.1", "2026-03-04T23:15:20.1+00:00", "20260305/20260305-011520_s.1.json"),
+        ("s.1", "2026-03-04T09:15:20-08:00", "20260304/20260304-191520_s.1.json"),
+        ("s.1", "yesterday", "00000000/00000000-000000_s.1.json"),
+        ("s.1", None, "00000000/00000000-000000_s.1.json"),
+        ("s.1", "2026-03-04T09:15:20", "00000000/00000000-000000_s.1.json"),
+    ],
+)
+def test_local_path_is_the_start_in_local_time_and_the_id(call_id: str, start: Any, path: str) -> None:
+    zone = timezone(timedelta(hours=2))
+    assert local_path(ROOT, call_id, {"startTime": start}, zone) == ROOT / path
+
+
+@pytest.mark.parametrize("call_id", ["../../etc/passwd", "a/b", ".hidden", "\x00\n", "x" * 600])
+def test_no_id_leaves_the_folder_or_hides_in_it(call_id: str) -> None:
+    path = local_path(ROOT, call_id, {"startTime": "2026-03-04T09:15:20+00:00"}, UTC)
+    assert path.parent == ROOT / "20260304"
+    assert path.name.startswith("20260304-091520_")
+    assert len(path.name.encode()) <= 255
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict"),
+    [(200, Sent()), (204, Sent()), (404, KeepHere("the target answered 404")),
+     (302, KeepHere("the target answered 302")), (429, TryAgain(2.0)), (503, TryAgain(2.0))],
+)  # fmt: skip
+def test_answers(status: int, verdict: Any) -> None:
+    assert answered(status, 1.0, 0.5) == verdict
+
+
+def test_pauses_grow_with_age_up_to_a_limit_and_end_after_an_hour() -> None:
+    now, pauses = 0.0, []
+    while isinstance(verdict := not_answered("refused", now, 0.5), TryAgain):
+        pauses.append(verdict.delay_s)
+        now += verdict.delay_s
+    assert verdict == KeepHere("refused")
+    assert pauses[:7] == [2, 2, 4, 8, 16, 32, 64]
+    assert set(pauses[8:]) == {LONGEST_PAUSE_S}
+    assert GIVE_UP_S <= now < GIVE_UP_S + LONGEST_PAUSE_S
+    assert not_answered("no such scheme", 0.0, 0.5, retry=False) == KeepHere("no such scheme")
+
+
+def test_age_counts_from_the_end_of_the_call() -> None:
+    now = datetime(2026, 3, 4, 9, 16, tzinfo=UTC)
+    assert age_s({"endTime": "2026-03-04T10:15:30+01:00"}, now) == 30.0
+    assert age_s({"endTime": "2026-03-04T09:17:00+00:00"}, now) == 0.0
+    assert age_s({}, now) == GIVE_UP_S
+
+
+def test_media_are_the_recordings_and_the_dump() -> None:
+    record = {"recorder": [{"trackId": "s.1", "path": "r/a.wav", "size": 44}, {"path": ""}, 7],
+              "dumpEventFile": "r/s.1.events.jsonl"}  # fmt: skip
+    assert list(media_of(record)) == [
+        Media("media_s.1", "r/a.wav", "audio/wav"),
+        Media("dump_events_s.1.events.jsonl", "r/s.1.events.jsonl", "application/x-ndjson", is_dump=True),
+    ]
+    assert list(media_of({"recorder": None, "dumpEventFile": 3})) == []
+
+
+def test_only_the_hangup_of_the_main_track_ends_a_dump() -> None:
+    def line(kind: str, **content: Any) -> bytes:
+        return json.dumps({"type": kind, "timestamp": 1, "content": json.dumps(content)}).encode()
+
+    end = line("event", event="hangup", trackId="s.1")
+    assert tells_the_end([end], "s.1")
+    assert tells_the_end([end, line("command", command="hangup"), b"hangup {torn"], "s.1")
+    assert not tells_the_end([line("event", event="hangup", trackId="server-side-track", refer=True)], "s.1")
+    assert not tells_the_end([line("command", command="hangup"), b""], "s.1")

@@ -1,0 +1,125 @@
+"""Records of calls (CDR, protocol 9.4): where one is kept, and what becomes of one that could not be sent. Pure.
+
+Nothing is remembered between attempts: how long to wait, and when to stop trying, follow from the age of the record. So
+an attempt may be the work of any instance, also of one that was started in between.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from pathlib import Path
+from typing import Any
+
+from dialbus.filenames import file_safe
+
+GIVE_UP_S = 3600.0
+"""Age of a record from which on it is kept here instead."""
+FIRST_PAUSE_S = 2.0
+LONGEST_PAUSE_S = 120.0
+_UNDATED = "00000000-000000"
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The target has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TryAgain:
+    """Another attempt after so many seconds."""
+
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class KeepHere:
+    """The target will not have it: write it to a local file, and tell the operator why."""
+
+    reason: str
+
+
+Verdict = Sent | TryAgain | KeepHere
+
+
+def answered(status: int, age_s: float, jitter: float) -> Verdict:
+    """What an answer means: 2xx is success; 429 and 5xx may be better later; any other answer is final."""
+    if 200 <= status < 300:
+        return Sent()
+    reason = f"the target answered {status}"
+    return not_answered(reason, age_s, jitter) if status == 429 or status >= 500 else KeepHere(reason)
+
+
+def not_answered(reason: str, age_s: float, jitter: float, *, retry: bool = True) -> Verdict:
+    """What no answer means. `jitter` from [0, 1) spreads the attempts for many records.
+
+    A pause lasts as long as the record is old, within limits: that doubles it from attempt to attempt.
+    """
+    if not retry or age_s >= GIVE_UP_S:
+        return KeepHere(reason)
+    return TryAgain(min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, age_s)) * (0.75 + jitter / 2))
+
+
+def age_s(record: dict[str, Any], now: datetime) -> float:
+    """How long ago the call ended; one who does not say so is as old as can be."""
+    ended = moment(record.get("endTime"))
+    return GIVE_UP_S if ended is None else max(0.0, (now - ended).total_seconds())
+
+
+def local_path(root: Path, call_id: str, record: dict[str, Any], zone: tzinfo | None = None) -> Path:
+    """`{root}/{YYYYMMDD}/{YYYYMMDD-HHMMSS}_{callId}.json`, by the start of the call in local time.
+
+    `zone` None is that of this machine. A repeat of the same record has the same path.
+    """
+    started = moment(record.get("startTime"))
+    stamp = started.astimezone(zone).strftime("%Y%m%d-%H%M%S") if started else _UNDATED
+    return root / stamp[:8] / f"{stamp}_{file_safe(call_id)}.json"
+
+
+def text(record: dict[str, Any]) -> str:
+    """The record as it is written and sent."""
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """A file that goes with a record."""
+
+    part: str
+    """Its name in the multipart body."""
+    path: str
+    content_type: str
+    is_dump: bool = False
+
+
+def media_of(record: dict[str, Any]) -> Iterator[Media]:
+    """The recordings and the event dump that a record names; what is not of the contract's form is left out."""
+    recorder = record.get("recorder")
+    for item in recorder if isinstance(recorder, list) else ():
+        if isinstance(item, dict) and isinstance(path := item.get("path"), str) and path:
+            yield Media(f"media_{item.get('trackId', '')}", path, "audio/wav")
+    dump = record.get("dumpEventFile")
+    if isinstance(dump, str) and dump:
+        yield Media(f"dump_events_{Path(dump).name}", dump, "application/x-ndjson", is_dump=True)
+
+
+def tells_the_end(lines: list[bytes], call_id: str) -> bool:
+    """Whether the last lines of an event dump have `hangup` of the main track, after which nothing comes."""
+    for line in reversed(lines):
+        if b"hangup" in line:
+            try:
+                content = json.loads(json.loads(line)["content"])
+                if content["event"] == "hangup" and content["trackId"] == call_id:
+                    return True
+            except (ValueError, TypeError, KeyError, RecursionError):
+                continue
+    return False
+
+
+def moment(value: Any) -> datetime | None:
+    """An aware time from RFC 3339, or None."""
+    try:
+        parsed = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+    return parsed if parsed.tzinfo is not None else None
