@@ -11,7 +11,6 @@ class Joinable(Party, Protocol):
     """What a join needs of a leg."""
 
     main_track: str
-    server_track: str
     mix: Mix
     join: "Join | None"
     """The one that the leg is part of."""
@@ -40,10 +39,9 @@ class Join:
                 leg.join.end()
         self._first, self._second = first, second
         first.join = second.join = self
-        # To each of them the other one is the server side: what it says is muted as that.
-        first.mix.put(_NAME, PartySource(first.server_track, second))
+        first.mix.put(_NAME, PartySource(second.main_track, second))
         if not one_way:
-            second.mix.put(_NAME, PartySource(second.server_track, first))
+            second.mix.put(_NAME, PartySource(first.main_track, first))
         if forward_dtmf:
             second.pass_keys_to(first)
             if not one_way:

@@ -176,7 +176,7 @@ class Call:
     async def beside(self, codec: str = "pcmu", *, leg_id: str = "refer", connect: bool = True) -> "Call":
         """A second leg of this call, whose party is this leg's server-side track, with a phone of its own."""
         request = AllocateBeside(
-            call_id=self.call_id, leg_id=leg_id, main_track=SERVER, server_track=f"{leg_id}-track", refer=True,
+            call_id=self.call_id, leg_id=leg_id, main_track=SERVER, server_track=SERVER, refer=True,
             remote_host="127.0.0.1",
         )  # fmt: skip
         allocated = await self.bus.request(request, LegAllocated)
