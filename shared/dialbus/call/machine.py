@@ -451,7 +451,7 @@ class CallMachine:
             self._transfer = None
             return [self._error(f"refer: {reason}", now, code=code)]
         sender = "accept" if self._accepting else "invite" if not self.inbound else "ringing"
-        error = self._error(reason, now, sender=sender)
+        error = self._error(reason, now, sender=sender, code=code)
         self._note(code, reason)
         return [error, *self._end("failed", "system", now, *([SendReject(code, reason)] if self.inbound else []))]
 
