@@ -585,7 +585,7 @@ class CallSession:
                 call_id=self.call_id,
                 leg_id=wanted.leg,
                 main_track=track,
-                server_track=track,
+                server_track=self.call_id,  # what the third party hears is the first one
                 refer=True,
                 remote_host=peer_host,
             )

@@ -66,6 +66,7 @@ class AllocateLeg(Request):
     main_track: str
     """The `trackId` of what comes from this leg's remote party."""
     server_track: str
+    """The `trackId` of what this leg's remote party hears; for the leg of a third party that of the main leg."""
     refer: bool = False
     """The leg of a third party: its events say `refer: true`."""
     remote_host: str | None = None
