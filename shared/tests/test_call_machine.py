@@ -25,6 +25,7 @@ from dialbus.call import (
     StopPlayback,
 )
 from dialbus.contracts.commands import COMMANDS, Invite
+from dialbus.contracts.options import RecorderOption
 from dialbus.contracts.session import CallState, CallType
 from tests.peers.story import CALL, Story
 
@@ -277,6 +278,26 @@ def test_p44_accept_without_a_call() -> None:
     assert isinstance(story.log[-1], Finish)
 
 
+@pytest.mark.parametrize("reason", [None, "changed my mind"])
+def test_hangup_while_pending_is_603_handler_disconnected(reason: str | None) -> None:
+    """Protocol 5.6; the client's own reason is for its `hangup` event."""
+    story = Story().offered().command("hangup", reason=reason)
+    assert story.signalling == [SendReject(603, "handler disconnected")]
+    assert story.event("hangup").reason == (reason or "bySystem")
+
+
+def test_every_call_is_recorded_when_the_settings_say_so() -> None:
+    """X-18; what the client asks for counts instead."""
+    settings = RecorderOption(samplerate=8000, ptime=100)
+    recorded = [
+        effect.recorder
+        for option in ({}, {"recorder": {"samplerate": 48000}})
+        for effect in Story(recorder=settings).invited(**option).log
+        if isinstance(effect, ConfigureMedia)
+    ]
+    assert [(one["samplerate"], one["ptime"]) for one in recorded if one] == [(8000, 100), (48000, 200)]
+
+
 def test_p46_socket_lost_while_pending_is_603_handler_disconnected() -> None:
     story = Story().offered().do(lambda m, now: m.detached(now))
     assert story.signalling == [SendReject(603, "handler disconnected")]
@@ -468,12 +489,16 @@ def test_a_repeated_ringing_sends_the_response_again_and_keeps_the_first_recorde
 
 def test_g2_nothing_is_complained_of_before_the_answer() -> None:
     story = Story().invited(
-        eou={"type": "x"}, realtime={}, ringbackDetection={"enabled": False}, inactivityTimeout="50s"
+        eou={"type": "x"},
+        realtime={},
+        ringbackDetection={"enabled": False},
+        inactivityTimeout="50s",
+        sip={"enable_srtp": True},
     )
     assert not [effect for effect in story.log if isinstance(effect, ConfigureMedia)]
     story.answered()
     assert story.index("answer") < story.log.index(
-        ConfigureMedia(unsupported=("eou", "realtime"), inactivity_timeout_s=50.0)
+        ConfigureMedia(unsupported=("eou", "realtime", "enableSrtp"), inactivity_timeout_s=50.0)
     )
 
 

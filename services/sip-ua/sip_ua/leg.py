@@ -264,7 +264,8 @@ class SipLeg:
         core = self._core
         if isinstance(core, sip.IncomingCall) and core.phase is sip.Phase.PENDING:
             core.hangup_headers = _hangup_headers(option)
-            core.credentials = bridge.credentials(option)
+            caller = core.invite.from_.uri.host
+            core.credentials = bridge.credentials(option) or outbound.registered(caller, self._config.ua.register_users)
             self._perform(core.answer(self.local_sdp, self._ua.now()))
 
     def reject(self, code: int, reason: str | None) -> None:

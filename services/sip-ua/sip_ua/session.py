@@ -27,7 +27,7 @@ from dialbus.contracts.base import Contract, Taken
 from dialbus.contracts.commands import BadCommand, ClientCommand, command_from
 from dialbus.contracts.events import HangupEvent, TrackEnd
 from dialbus.contracts.media import MAIN_LEG, REFER_LEG
-from dialbus.contracts.options import AmbianceOption, masked
+from dialbus.contracts.options import AmbianceOption, RecorderOption, masked
 from dialbus.contracts.records import WriteRecord
 from dialbus.contracts.session import CallState, CallType, Session
 from dialbus.filenames import dump_path
@@ -97,7 +97,7 @@ class CallSession:
             epoch=_when(created_at),
             server_track=server_track or "server-side-track",
             accept_timeout_s=host.config.ua.accept_timeout,
-            record_always=host.config.recording.enabled and host.config.recording.auto_start,
+            recorder=_recorder(host.config),
             ambiance=_ambiance(host.config),
         )
         self._media = MediaLink(host.bus, call_id)
@@ -695,6 +695,14 @@ def _acts(leg_id: str, told: leg.Told) -> list[Act]:
             return [lambda m, now: m.message_refused(status, reason, now)]
         case leg.TransferAsked(refer_to, referred_by):
             return [lambda m, now: m.leg_transfer(refer_to, referred_by, now, leg_id)]
+
+
+def _recorder(config: Config) -> RecorderOption | None:
+    """How every call is recorded, if the settings say so."""
+    wanted = config.recording
+    if not (wanted.enabled and wanted.auto_start):
+        return None
+    return RecorderOption(samplerate=wanted.samplerate, ptime=wanted.ptime)
 
 
 def _ambiance(config: Config) -> dict[str, Any] | None:

@@ -139,10 +139,13 @@ class CallMachine:
         epoch: datetime,
         server_track: str = "server-side-track",
         accept_timeout_s: float = 60.0,
-        record_always: bool = False,
+        recorder: RecorderOption | None = None,
         ambiance: Mapping[str, Any] | None = None,
     ) -> None:
-        """`ambiance` is what plays behind a call whose client does not say otherwise, as AmbianceOption JSON."""
+        """What a call has whose client does not say otherwise.
+
+        `recorder` records it; `ambiance` plays behind it, as AmbianceOption JSON.
+        """
         self.call_id = call_id
         self.call_type = call_type
         self.state = IDLE
@@ -152,7 +155,7 @@ class CallMachine:
         self._clock = Clock(started, epoch)
         self._accept_timeout_s = accept_timeout_s
         self._accept_by: float | None = None
-        self._record_always = record_always
+        self._recorder = recorder
         self._ambiance = dict(ambiance or {})
         self._offer: InboundOffer | None = None
         self._accepting = False
@@ -604,7 +607,7 @@ class CallMachine:
             return self._transfer.hang_up(command, reason, now)
         headers = {**((self.option.sip and self.option.sip.hangup_headers) or {}), **(command.headers or {})}
         initiator = command.initiator or "system"
-        effects = self._end_by_us(reason, initiator, now, headers=headers)
+        effects = self._end_by_us(reason, initiator, now, headers=headers, pending_reason="handler disconnected")
         if not command.reason and command.initiator in ("caller", "callee"):
             self._end_reason = reason_word(command.initiator)  # it selects the reason of the record (protocol 2.9)
         return effects
@@ -672,7 +675,7 @@ class CallMachine:
         """The option's processing, before the answer; recognition alone can be put off (startWhenAnswer)."""
         option = self.option
         waits = option.asr is not None and option.asr.start_when_answer
-        recorder = option.recorder or (RecorderOption() if self._record_always else None)
+        recorder = option.recorder or self._recorder
         chosen = option.ambiance.model_dump(mode="json", by_alias=True, exclude_unset=True) if option.ambiance else {}
         return _unless_empty(
             ConfigureMedia(
@@ -696,6 +699,7 @@ class CallMachine:
             "eou": option.eou is not None,
             "ringbackDetection": detection is not None and detection.get("enabled") is not False,
             "realtime": option.realtime is not None,
+            "enableSrtp": option.sip is not None and bool(option.sip.enable_srtp),
         }
         waits = option.asr is not None and option.asr.start_when_answer
         return _unless_empty(

@@ -1,8 +1,9 @@
-"""Outbound calls that settings change: trunk rules, and credentials borrowed from a registration (protocol 5.2, 8)."""
+"""Calls that settings change: trunk rules, borrowed credentials, recording of every call (protocol 5.2, 8)."""
 
 import json
 
 from dialbus.bus import Bus
+from dialbus.contracts.media import ConfigureLeg
 from tests.harness import run_service
 from tests.peers.exchange import Exchange
 from tests.peers.phone import Phone, is_authorized
@@ -55,3 +56,28 @@ async def test_a_tel_number_goes_to_the_trunk_with_the_credential_of_its_registr
             untouched = await exchange.opened("invite", option={"caller": "sip:8@anywhere", "callee": "tel:+43"})
             await untouched.expect("error", sender="invite")
             await untouched.expect_end("failed", "system")
+
+
+async def test_a_call_in_is_recorded_and_its_bye_borrows_the_credential_of_the_registration(
+    bus: Bus, service_env: dict[str, str], phone: Phone
+) -> None:
+    async with Phone.open() as registrar:
+        user = {"server": registrar.at, "username": "4000", "credential": {"username": "4000", "password": "s3cr3t"}}
+        settings = {
+            "DIALBUS_UA_REGISTER_USERS": json.dumps([user]),
+            "DIALBUS_RECORDING_ENABLED": "true",
+            "DIALBUS_RECORDING_AUTO_START": "true",
+            "DIALBUS_RECORDING_SAMPLERATE": "8000",
+        }
+        async with run_service("sip_ua", service_env | settings) as ua, Exchange.open(bus, ua) as exchange:
+            dialog = phone.call(exchange.uri)
+            call = await exchange.accepted(dialog)
+            recorder = (await exchange.media.expect(ConfigureLeg)).recorder
+            assert recorder is not None
+            assert recorder["samplerate"] == 8000
+            await call.send("hangup")
+            bye = await dialog.expect_request("BYE")
+            dialog.reply(bye, 401, headers=[("WWW-Authenticate", f'Digest realm="there", nonce="{NONCE}"')])
+            assert is_authorized(await dialog.expect_bye(), "4000", "s3cr3t", NONCE)
+            await call.expect("trackEnd")
+            await call.expect_end("bySystem", "system")
