@@ -175,6 +175,12 @@ async def test_no_secret_is_written_down_and_the_last_call_may_end(tmp_path: Pat
                 assert session.option is not None
                 assert session.option["asr"]["secretKey"] == "***"
                 places["the books"] = session.model_dump_json().encode()
+                watcher = asyncio.create_task(asyncio.to_thread(asked, f"{exchange.http}/events/s.secrets"))
+                for path in ("/list", "/ami/v1/lists", "/api/records", "/health"):
+                    places[path] = await asyncio.to_thread(asked, exchange.http + path)
+                assert b"s.secrets" in places["/list"]
+                await client.send("history", speaker="user", text="I am being watched")
+                await client.expect("addHistory")
 
                 exchange.process.send_signal(signal.SIGINT)
                 log = tmp_path / "supervisor.log"
@@ -186,6 +192,8 @@ async def test_no_secret_is_written_down_and_the_last_call_may_end(tmp_path: Pat
                 await client.expect("hangup", reason="byCallee")
                 assert await client.until_closed() == 1000
                 places["what the client was told"] = json.dumps(client.events).encode()
+                places["what a watcher was told"] = await watcher
+                assert b"event: command" in places["what a watcher was told"]
             assert await asyncio.to_thread(exchange.process.wait, 15) == 0
 
         places |= written_below(tmp_path)
