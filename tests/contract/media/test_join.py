@@ -24,7 +24,7 @@ def _tone(text: str, rate_hz: int):
     return tone(float(frequency), float(seconds), rate_hz, 0.3)
 
 
-@pytest.mark.parametrize(("first", "second"), [("pcmu", "g722"), ("g722", "pcma")])
+@pytest.mark.parametrize(("first", "second"), [("pcmu", "g722"), ("g722", "pcma"), ("pcmu", "opus")])
 async def test_both_hear_each_other_and_speech_is_for_the_first_party_only(
     bus: Bus, dial: Dial, media_env: dict[str, str], first: str, second: str
 ):

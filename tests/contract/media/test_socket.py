@@ -19,7 +19,7 @@ from dialbus.contracts.media import AllocateLeg, LegAllocated
 from media.audio.codec import make_codec
 from tests.contract.media.conftest import SERVER, Call, FakeAsr, FakeTts
 from tests.harness import ServiceProcess, eventually
-from tests.peers.rtp import loud, tone, voice
+from tests.peers.rtp import loud, strength, tone, voice
 
 Pcm = npt.NDArray[np.int16]
 
@@ -154,3 +154,16 @@ async def test_an_unknown_codec_is_refused(bus: Bus, open_socket: OpenSocket):
         with pytest.raises(Refused) as refused:
             await open_socket(codec)
         assert (refused.value.code, "pcm, pcmu, pcma, g722" in refused.value.reason) == (400, True)
+
+
+async def test_the_client_of_a_socket_is_joined_to_a_phone(open_socket: OpenSocket):
+    call = await open_socket("pcm", 24000)
+    client: Socket = call.phone
+    target = await call.beside("pcmu")
+
+    await call.join(target)
+    await client.send(tone(500, 20.0, 24000), message=24000)
+    async with target.phone.humming(900):
+        await target.hears(500)
+        await eventually(lambda: strength(client.audio()[-6000:], 24000, 900) > 0.1, what="the phone at the client")
+    assert {len(data) for data in client.heard} == {960}
