@@ -6,6 +6,7 @@ import urllib.request
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 
 from tests.e2e.conftest import VOICES, Exchange, read_wav
 from tests.wer import wer
@@ -22,9 +23,11 @@ async def test_a_recording_sent_at_once_is_understood_and_answered(
     ready = await asyncio.to_thread(_precache, exchange.http, {"text": ANSWER})
     async with exchange.client(path="/call") as client:
         await client.send("invite", option={"sampleRate": rate_hz, "vad": {}, "asr": {}, "tts": {}})
-        answer = await client.expect("answer")
         data = speech[: int(JFK_S * rate_hz)].tobytes()
-        for at in range(0, len(data), 50_001):
+        early = 15_001  # bytes: before the answer, and up to the middle of a sample
+        await client.send_text(data[:early])
+        answer = await client.expect("answer")
+        for at in range(early, len(data), 50_001):
             await client.send_text(data[at : at + 50_001])
         final = await client.expect("asrFinal", timeout_s=20)
         await client.send("tts", text=ANSWER, autoHangup=True)
@@ -50,6 +53,18 @@ def _precache(base: str, body: dict[str, str]) -> dict[str, object]:
     with urllib.request.urlopen(request, timeout=60) as answer:
         found: dict[str, object] = json.loads(answer.read())
         return found
+
+
+@pytest.mark.parametrize("codec", ["pcmu", "g722"])
+async def test_other_codecs_have_160_bytes_for_20_ms(exchange: Exchange, codec: str) -> None:
+    async with exchange.client(path="/call") as client:
+        await client.send("invite", option={"codec": codec, "tts": {}})
+        await client.expect("answer")
+        await client.send("tts", text="One.", playId="one", endOfStream=True, autoHangup=True)
+        await client.expect("hangup", reason="autohangup", timeout_s=30)
+        assert await client.until_closed() == 1000
+    assert {len(frame) for frame in client.binary} == {160}
+    assert client.names[:2] == ["trackStart", "answer"]
 
 
 async def test_an_unknown_codec_is_told(exchange: Exchange) -> None:

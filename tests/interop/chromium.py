@@ -62,9 +62,10 @@ class Page:
             await asyncio.wait_for(process.wait(), 15)
 
     async def goto(self, url: str) -> None:
-        """Load a page and wait for its modules, too."""
+        """Load a page, with its modules."""
         await self._call("Page.navigate", url=url)
-        await self.wait_for("document.readyState === 'complete' && location.href !== 'about:blank'")
+        address = json.dumps(url.partition("#")[0])
+        await self.wait_for(f"document.readyState === 'complete' && location.href.startsWith({address})")
 
     async def evaluate(self, expression: str) -> Any:
         """The JSON value of an expression, awaited if it is a promise; AssertionError if it throws."""
