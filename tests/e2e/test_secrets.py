@@ -204,5 +204,7 @@ async def test_no_secret_is_written_down_and_the_last_call_may_end(tmp_path: Pat
     assert b"webhook.attempt_failed" in places["run/webhook-dispatcher-1.log"]
     assert b"http://***@127.0.0.1:1/hook?***" in places["supervisor.log"]
     assert b"***" in places["recorders/s.secrets.events.jsonl"]
+    (record,) = [content for name, content in places.items() if name.startswith("cdr/") and b'"s.secrets"' in content]
+    assert b"***" in record
     # A password inside a SIP URI is on the wire for everybody to read, and debug lines show the wire.
     assert found_in(places, but=("uri",)) == []
