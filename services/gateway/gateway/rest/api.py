@@ -391,9 +391,9 @@ class Rest:
 class EventStream(StreamingResponse):
     """Server-sent events, content type to the letter of protocol 7.4."""
 
-    def __init__(self, content: Any = None, **options: Any) -> None:
+    def __init__(self, content: Any = None, status_code: int = 200, background: BackgroundTask | None = None) -> None:
         headers = {"content-type": CONTENT_TYPE, "cache-control": "no-cache", "x-accel-buffering": "no"}
-        super().__init__(content, headers=headers, **options)
+        super().__init__(content, status_code, headers, background=background)
 
 
 async def bus_is_away(request: Request, error: Exception) -> JSONResponse:
