@@ -9,13 +9,13 @@ import asyncio
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from ssl import SSLContext
 from typing import Any
 
 import httpx
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
 
 from dialbus.config import Config, FetchConfig
 
@@ -30,7 +30,7 @@ _DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
 _LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")  # RFC 8215: leads into a network that its operator chose
-_SHARED = IPv4Network("100.64.0.0/10")  # RFC 6598: neither private nor global to Python
+_SITE_LOCAL = IPv6Network("fec0::/10")  # RFC 3879: deprecated, but private where it is still in use
 
 
 class FetchError(Exception):
@@ -181,7 +181,7 @@ class Fetcher:
                 raise FetchError(f"the server answered {answer.status_code}", 502) from None
             except InvalidURI:
                 raise FetchError("not a URL of a WebSocket", 400) from None
-            except (OSError, EOFError, InvalidHandshake, TimeoutError) as error:
+            except (OSError, EOFError, WebSocketException, TimeoutError) as error:
                 failure = error
         raise _unreachable(failure)
 
@@ -224,12 +224,11 @@ class Fetcher:
             address = _inner(address)
         if address.is_loopback:
             return self._allow_loopback
-        if address.is_multicast or address.is_unspecified:
+        if address.is_multicast or address.is_unspecified or address.is_reserved:
             return False
-        if address.is_global:
+        if address.is_global and address not in _SITE_LOCAL:
             return True
-        is_private = address.is_private or address.is_link_local or address in _SHARED
-        return self._limits.allow_private and is_private and not address.is_reserved
+        return self._limits.allow_private
 
 
 class _ConnectOnce(connect):

@@ -24,8 +24,8 @@ log = telemetry.get_logger()
 
 PCM = CodecFormat("pcm", "L16", 0, 16000, 16000)
 """Never in SDP; the payload type means nothing."""
-MOST_WAITING_S = 300.0
-"""Audio that came faster than it sounds; a client may send a whole file at once."""
+MOST_WAITING_BYTES = 9_600_000
+"""Audio that came faster than it sounds; a client may send a whole file at once. Five minutes of pcm at 16 kHz."""
 _FRAME_SAMPLES = PCM.sample_rate_hz // 50
 _FRAME_OCTETS = 160  # 20 ms of each of the others
 _OCTETS_PER_SECOND = 8000
@@ -59,9 +59,9 @@ class SocketEndpoint:
             raise UnknownCodecError(f"{codec} is no codec of audio on a socket")
         self._input: PacedBytes | PacedPcm
         if self._codec.format is PCM:
-            self._input = PacedPcm(rate_hz, PCM.sample_rate_hz, MOST_WAITING_S)
+            self._input = PacedPcm(rate_hz, PCM.sample_rate_hz, MOST_WAITING_BYTES / (2 * rate_hz))
         else:
-            self._input = PacedBytes(_OCTETS_PER_SECOND, MOST_WAITING_S)
+            self._input = PacedBytes(_OCTETS_PER_SECOND, MOST_WAITING_BYTES / _OCTETS_PER_SECOND)
         self._to_client = live_resampler(PCM.sample_rate_hz, rate_hz)
         self._ssrc = ssrc
         self._loop = asyncio.get_running_loop()
@@ -166,5 +166,5 @@ class SocketEndpoint:
         dropped = self._input.put(data)
         if dropped:
             if not self._dropped["overrun"]:
-                log.warning("socket.audio_dropped", call_id=self._call_id, waiting_s=MOST_WAITING_S)
+                log.warning("socket.audio_dropped", call_id=self._call_id, waiting_s=round(self._input.seconds))
             self._dropped["overrun"] += 1
