@@ -127,6 +127,19 @@ async def announced(phone: Phone, exchange: Exchange) -> None:
     await dialog.expect_response(487)
 
 
+async def transfer(client: ApiClient, phone: Phone) -> None:
+    """A transfer that fails at its credentials."""
+    sip, asr = {"username": "7301", "password": SECRETS["refer"]}, {"apiKey": SECRETS["api-key"]}
+    await client.send("refer", callee=phone.uri, options={"sip": sip, "asr": asr})
+    dialog = await phone.expect_call()
+    dialog.reject(401, [CHALLENGE])
+    await dialog.expect_request("ACK")
+    assert is_authorized(await dialog.expect_request("INVITE"), "7301", SECRETS["refer"], NONCE)
+    dialog.reject(403)
+    await client.expect("reject", code=403, refer=True)
+    await client.expect("hangup", refer=True)
+
+
 async def misbehave(client: ApiClient) -> None:
     """Commands that are refused, and hold secrets none the less."""
     await client.send_text(f'{{"command":"invite","option":{{"sip":{{"password":"{SECRETS["malformed"]}"')
@@ -179,8 +192,7 @@ async def test_no_secret_is_written_down_and_the_last_call_may_end(tmp_path: Pat
                 for path in ("/list", "/ami/v1/lists", "/api/records", "/health"):
                     places[path] = await asyncio.to_thread(asked, exchange.http + path)
                 assert b"s.secrets" in places["/list"]
-                await client.send("history", speaker="user", text="I am being watched")
-                await client.expect("addHistory")
+                await transfer(client, phone)
 
                 exchange.process.send_signal(signal.SIGINT)
                 log = tmp_path / "supervisor.log"

@@ -53,6 +53,19 @@ async def test_a_tel_number_goes_to_the_trunk_with_the_credential_of_its_registr
             hangup = await call.expect_end("rejected", "callee")
             assert hangup["to"]["source"] == "tel:+43-1-234", "the client is told of what it asked for"
 
+            transferred = phone.call(exchange.uri)
+            talking = await exchange.accepted(transferred)
+            await talking.send("refer", caller="sip:7301@anywhere", callee="tel:911911")
+            second = await phone.expect_call()
+            assert second.invite is not None
+            assert second.invite.uri == f"sip:911911@{host}:{port}"
+            assert second.invite.header("From").startswith("<sip:2000@pbx.example>;tag=")
+            assert second.invite.header("Contact") == "<sip:2000@203.0.113.9:5099>"
+            second.reject(486)
+            await second.expect_request("ACK")
+            transferred.bye()
+            await transferred.expect_response(200, method="BYE")
+
             untouched = await exchange.opened("invite", option={"caller": "sip:8@anywhere", "callee": "tel:+43"})
             await untouched.expect("error", sender="invite")
             await untouched.expect_end("failed", "system")
