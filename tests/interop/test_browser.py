@@ -29,7 +29,8 @@ WebSocket.prototype.send = function (text) {
   send.call(this, JSON.stringify(command.command === "invite" ? { ...command, callType: "webrtc" } : command));
 };
 """
-"""RustPBX's own page sends this stray field; nulls for empty numbers and no `endOfStream` our page sends as well."""
+"""RustPBX's own page sends this stray field. What else it does ours does too: null for a number that was left empty,
+and no `endOfStream`."""
 
 RECORD = """
 (() => {
@@ -77,6 +78,7 @@ async def test_a_browser_is_understood_spoken_to_and_its_keys_arrive(
     await page.before_load(LIKE_AGENT_JS)
     await page.goto(f"{exchange.http}/")
     await page.evaluate(f"document.querySelector('[name=codec]').value = '{codec}'")
+    await page.evaluate("document.querySelector('[name=silencePadding]').value = ''")
     await page.click("#connect")
     await page.wait_for("document.querySelector('#state').dataset.state === 'up'", 30)
     (answer,) = await events(page, "answer")
