@@ -15,6 +15,7 @@ async def serve(loaded: Loaded) -> None:
         try:
             me.addresses["sip"] = f"{await calls.start()}/udp"
             me.capacity = lambda: (None, calls.live)
+            me.facts = calls.facts
             me.health.facts(lambda: {"calls": calls.live, "transactions": calls.ua.transactions})
             me.announce()
             async with asyncio.TaskGroup() as tasks:

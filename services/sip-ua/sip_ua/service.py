@@ -54,6 +54,7 @@ class SipService:
         self.registrar = Registrar(self.ua, me.config.ua.register_users)
         self.stopping = False
         self._calls: dict[str, CallSession] = {}
+        self._total = self._unanswered = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._neighbours = Liveness(HEARTBEAT_S)
         self._hurry = me.hurry
@@ -124,7 +125,19 @@ class SipService:
 
     def over(self, call: CallSession) -> None:
         """A call has ended."""
-        self._calls.pop(call.call_id, None)
+        if self._calls.pop(call.call_id, None) is not None and not call.is_answered:
+            self._unanswered += 1
+
+    def facts(self) -> dict[str, int]:
+        """Counts for the heartbeats: calls since the start, those that ended unanswered, SIP now."""
+        calls = self._calls.values()
+        return {
+            "total": self._total,
+            "failed": self._unanswered,
+            "pending": sum(call.is_pending for call in calls),
+            "dialogs": sum(call.dialogs for call in calls),
+            **{f"transactions_{name}": value for name, value in self.ua.transaction_counts().items()},
+        }
 
     # -- beginnings -------------------------------------------------------------------------------
 
@@ -162,6 +175,7 @@ class SipService:
 
     def _begin(self, call: CallSession) -> None:
         self._calls[call.call_id] = call
+        self._total += 1
         task = self._loop.create_task(call.run(), name=f"call {call.call_id}")
         self._tasks.add(task)
         task.add_done_callback(self._ended)

@@ -157,6 +157,21 @@ class CallSession:
         """No call yet: a socket that has sent something else than `invite`."""
         return self._machine.state is CallState.IDLE
 
+    @property
+    def is_pending(self) -> bool:
+        """An inbound call that nobody has accepted yet."""
+        return self._machine.state is CallState.PENDING
+
+    @property
+    def is_answered(self) -> bool:
+        """The call was up, now or before."""
+        return self._machine.answer_time is not None
+
+    @property
+    def dialogs(self) -> int:
+        """SIP legs that are not over."""
+        return sum(not leg.is_over for leg in self._legs.values())
+
     async def run(self) -> None:
         """Live until the call is over; always leaves the bus and the books in order."""
         LIVE.inc()

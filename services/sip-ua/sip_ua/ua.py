@@ -175,6 +175,14 @@ class UserAgent:
         """Transactions that still wait for something."""
         return len(self._layer)
 
+    def transaction_counts(self) -> dict[str, int]:
+        """Transactions alive, those over since the start, and those of them that wait for an ACK."""
+        return {
+            "running": len(self._layer),
+            "finished": self._layer.finished,
+            "waiting_ack": self._layer.waiting_ack,
+        }
+
     def now(self) -> float:
         """The clock of every core."""
         return self._loop.time()

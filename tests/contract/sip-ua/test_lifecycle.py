@@ -10,8 +10,8 @@ import pytest
 from dialbus.bus import Bus, NoResponder
 from dialbus.contracts.base import Taken
 from dialbus.contracts.media import Playback
-from dialbus.contracts.session import OpenSession
-from tests.harness import eventually, run_service
+from dialbus.contracts.session import Heartbeat, OpenSession
+from tests.harness import eventually, messages_of, run_service
 from tests.peers.exchange import GATEWAY, WORKER, Exchange
 from tests.peers.phone import Phone
 
@@ -42,6 +42,21 @@ async def test_accept_stops_the_clock(bus: Bus, service_env: dict[str, str], pho
         first.assert_silent()
         await call.send("hangup")
         await first.expect_bye()
+
+
+async def test_heartbeats_count_calls_dialogs_and_transactions(
+    bus: Bus, service_env: dict[str, str], phone: Phone
+) -> None:
+    async with _exchange(bus, service_env, DIALBUS_UA_ACCEPT_TIMEOUT="300ms") as exchange:
+        beats = await messages_of(bus, Heartbeat, service="sip-ua")
+        await exchange.accepted(phone.call(exchange.uri))
+        unanswered = phone.call(exchange.uri)
+        await unanswered.expect_response(408)
+        async with asyncio.timeout(10):
+            while (facts := (await beats.get()).facts).get("failed") != 1:
+                pass
+        assert (facts["total"], facts["pending"], facts["dialogs"]) == (2, 0, 1)
+        assert facts["transactions_running"] + facts["transactions_finished"] >= 2
 
 
 async def test_webhook_dispatcher_that_never_answers_is_a_503(

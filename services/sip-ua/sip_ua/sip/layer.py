@@ -151,6 +151,8 @@ class TransactionLayer:
         self._merges: dict[_MergeKey, Key] = {}
         self._heap: list[tuple[float, int, Key]] = []
         self._order = count()
+        self.finished = 0
+        """Transactions that are over and forgotten."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -163,6 +165,13 @@ class TransactionLayer:
         """How many requests of ours still wait for a final response; counted one by one."""
         open_states = (State.CALLING, State.TRYING, State.PROCEEDING)
         return sum(key.side == "client" and entry.transaction.state in open_states
+                   for key, entry in self._entries.items())  # fmt: skip
+
+    @property
+    def waiting_ack(self) -> int:
+        """How many INVITEs we have answered finally whose ACK did not come yet; counted one by one."""
+        answered = (State.ACCEPTED, State.COMPLETED)
+        return sum(key.side == "server" and key.method == "INVITE" and entry.transaction.state in answered
                    for key, entry in self._entries.items())  # fmt: skip
 
     @property
@@ -279,7 +288,8 @@ class TransactionLayer:
         return told
 
     def _forget(self, key: Key, request: Request) -> None:
-        self._entries.pop(key, None)
+        if self._entries.pop(key, None) is not None:
+            self.finished += 1
         if key.side == "server" and self._merges.get(merge := _merge_key(request)) == key:
             del self._merges[merge]
 
