@@ -590,6 +590,18 @@ def test_media_lost_by_a_worker_that_lives_is_closed_by_it() -> None:
     assert not [effect for effect in story.log if isinstance(effect, EndLostTracks)]
 
 
+def test_media_closed_by_the_remote_party_is_its_hanging_up() -> None:
+    story = Story().invited().answered()
+    story.log.clear()
+    story.do(lambda m, now: m.media_left(now))
+    assert story.events == ["trackEnd", "hangup"]
+    assert (story.event("hangup").reason, story.event("hangup").initiator) == ("byCallee", "callee")
+    assert story.index(SendBye) < story.index(CloseMedia) < story.index("trackEnd")
+    story.log.clear()
+    story.do(lambda m, now: m.media_left(now))
+    assert not story.log
+
+
 def test_a_leg_that_nobody_can_close_has_its_tracks_ended_first() -> None:
     story = Story(close_fails=True).invited().answered().command("play", url="a.wav")
     story.command("hangup")

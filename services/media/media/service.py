@@ -259,10 +259,10 @@ class MediaService:
     async def _watch(self, held: _Held, webrtc: WebRtcTransport, handshake_timeout_s: float) -> None:
         """Connect a WebRTC leg, and tell its owner when it is lost."""
         with telemetry.bound(call_id=held.leg.call_id, leg_id=held.leg.leg_id):
-            reason = await webrtc.run(min(max(handshake_timeout_s, 1.0), MOST_HANDSHAKE_S))
-            if held.closing is None:
-                log.warning("leg.lost", reason=reason)
-                await self._give_up(held, reason)
+            lost = await webrtc.run(min(max(handshake_timeout_s, 1.0), MOST_HANDSHAKE_S))
+            if lost is not None and held.closing is None:
+                log.info("leg.lost", reason=lost.reason)
+                await self._give_up(held, lost.reason, hung_up=lost.hung_up)
 
     def _join(self, leg: Leg, request: JoinLegs) -> None:
         other = self._held.get((request.call_id, request.other_leg))
@@ -305,11 +305,13 @@ class MediaService:
         await self._offer_room()
         return closed
 
-    async def _give_up(self, held: _Held, reason: str) -> None:
+    async def _give_up(self, held: _Held, reason: str, *, hung_up: bool = False) -> None:
         """Tell the owner that it has to do without this leg; without an owner, close it."""
         leg = held.leg
         try:
-            await self._bus.request(LegLost(call_id=leg.call_id, leg_id=leg.leg_id, reason=reason), Taken)
+            await self._bus.request(
+                LegLost(call_id=leg.call_id, leg_id=leg.leg_id, reason=reason, hung_up=hung_up), Taken
+            )
         except NoResponder:
             for other in [other for other in self._held.values() if other.leg.call_id == leg.call_id]:
                 await self._close(other)

@@ -387,7 +387,10 @@ class CallSession:
         return Taken()
 
     async def _on_leg_lost(self, lost: media.LegLost) -> Contract:
-        self._put(lambda m, now: m.media_lost(lost.reason, now, leg=lost.leg_id, gone=False))
+        if lost.hung_up and lost.leg_id == MAIN_LEG:
+            self._put(CallMachine.media_left)
+        else:
+            self._put(lambda m, now: m.media_lost(lost.reason, now, leg=lost.leg_id, gone=False))
         return Taken()
 
     def detach(self, why: str) -> None:

@@ -357,8 +357,12 @@ class CallMachine:
             return self._transferee_hung_up(now)
         if self.state is ENDED:
             return []
-        cause = ("byCaller", "caller") if self.inbound else ("byCallee", "callee")
-        return self._end(*cause, now)
+        return self._end(*self._hung_up_by, now)
+
+    @property
+    def _hung_up_by(self) -> tuple[str, str]:
+        """Reason and initiator when the remote party hangs up (protocol 3.1)."""
+        return ("byCaller", "caller") if self.inbound else ("byCallee", "callee")
 
     def leg_cancelled(self, now: float) -> list[Effect]:
         """CANCEL from the caller before an answer."""
@@ -483,6 +487,12 @@ class CallMachine:
         transferred = (self._transfer.track,) if self._transfer and self._transfer.track_is_open else ()
         lost = EndLostTracks((*self._bridges.tracks, *transferred))
         return [error, lost, *self._end_by_us("failed", "system", now)]
+
+    def media_left(self, now: float) -> list[Effect]:
+        """The remote party closed the main leg's media, as a browser does to hang up; SIP may not have told yet."""
+        if self.state is ENDED or not self._has_media:
+            return []
+        return self._end_by_us(*self._hung_up_by, now)
 
     def media_not_closed(self) -> list[Effect]:
         """The worker that should have closed the main leg is gone: its tracks end here."""

@@ -264,3 +264,5 @@ class LegLost(Request):
     call_id: CallId
     leg_id: LegId = MAIN_LEG
     reason: str
+    hung_up: bool = False
+    """The remote party closed the connection: it hung up."""

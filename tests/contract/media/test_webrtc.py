@@ -190,7 +190,7 @@ async def test_a_peer_that_never_comes_is_lost_in_time(peer: WebRtcPeer, allocat
 
     lost = await next_message(call.lost)
 
-    assert (lost.leg_id, lost.reason) == ("main", "ICE did not connect within 1 s")
+    assert (lost.leg_id, lost.reason, lost.hung_up) == ("main", "ICE did not connect within 1 s", False)
     assert not call.events
 
 
@@ -212,7 +212,8 @@ async def test_a_peer_that_hangs_up_is_lost(peer: WebRtcPeer, allocate: Dial):
 
     await peer.close()
 
-    assert (await next_message(call.lost)).reason == "the peer closed the connection"
+    lost = await next_message(call.lost)
+    assert (lost.reason, lost.hung_up) == ("the peer closed the connection", True)
 
 
 async def test_closing_the_leg_says_goodbye(peer: WebRtcPeer, allocate: Dial):

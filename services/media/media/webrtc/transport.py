@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter, deque
 from contextlib import suppress
+from dataclasses import dataclass
 
 from dialbus import telemetry
 from media.rtp.packet import is_rtcp
@@ -15,15 +16,21 @@ from media.webrtc.ice import IceAgent, IceSettings
 PEER: Address = ("0.0.0.0", 9)
 """Where every packet comes from and goes to: whoever proved to be the peer. SDP's way to say so."""
 
-CLOSED = "closed"
-"""The reason when it was us who ended it."""
-
 _MOST_WAITING = 256  # packets between two ticks; ten times what a peer sends in half a second
 _CLOSE_LIMIT_S = 1.0
 
 log = telemetry.get_logger()
 
 _closings: set[asyncio.Task[None]] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """How a connection ended that we did not end."""
+
+    reason: str
+    hung_up: bool = False
+    """The peer said goodbye."""
 
 
 class NoCandidate(Exception):
@@ -69,23 +76,23 @@ class WebRtcTransport:
         """A trickled candidate; None is the end of them."""
         self._agent.add_remote(candidate)
 
-    async def run(self, limit_s: float) -> str:
-        """Connect within the limit, and stay until the connection is lost: why, or `CLOSED`."""
+    async def run(self, limit_s: float) -> Lost | None:
+        """Connect within the limit, and stay until the connection is lost; None when we closed it."""
         try:
-            try:
-                async with asyncio.timeout(limit_s):
-                    await self._connect()
-            except TimeoutError:
-                what = "DTLS" if self._started else "ICE"
-                return f"{what} did not connect within {limit_s:g} s"
-            except ConnectionError as error:
-                return CLOSED if self._closed else str(error)
+            async with asyncio.timeout(limit_s):
+                await self._connect()
+        except TimeoutError:
+            lost = Lost(f"{'DTLS' if self._started else 'ICE'} did not connect within {limit_s:g} s")
+        except ConnectionError as error:
+            lost = Lost(str(error))
+        else:
             await self._until_lost()
-            if self._closed:
-                return CLOSED
-            return "the peer closed the connection" if self._dtls.state is DtlsState.CLOSED else self._why()
+            hung_up = self._dtls.state is DtlsState.CLOSED
+            lost = Lost("the peer closed the connection", hung_up=True) if hung_up else Lost(self._why())
         finally:
+            closed_by_us = self._closed
             self.close()
+        return None if closed_by_us else lost
 
     async def _connect(self) -> None:
         """Raises ConnectionError."""

@@ -3,12 +3,14 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from media.webrtc.candidate import Candidate
 from media.webrtc.sdp import Local, NothingInCommon, OfferError, parse_offer, write_answer
 
+# A busy machine is no failure.
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 CODECS = ("opus", "g722", "pcmu", "pcma")
 DIGEST = ":".join(["AB"] * 32)
 
@@ -253,12 +255,14 @@ def test_what_we_have_nothing_in_common_with(old: str, new: str):
         parse_offer(CHROMIUM.replace(old, new), CODECS, ipv6=False)
 
 
+@PATIENT
 @given(st.text(max_size=300))
 def test_any_text_is_an_offer_or_refused(text: str):
     with pytest.raises(OfferError):
         parse_offer(text, CODECS, ipv6=False)
 
 
+@PATIENT
 @given(st.data())
 def test_a_damaged_offer_is_an_offer_or_refused(data: st.DataObject):
     rows = CHROMIUM.split("\r\n")

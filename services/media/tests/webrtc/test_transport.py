@@ -13,7 +13,7 @@ from aioice import stun
 from media.webrtc.ice import GATHER_LIMIT_S, IceSettings, listening_addresses
 from media.webrtc.sdp import parse_offer
 from media.webrtc.servers import IceServers, StunServer, TurnServer
-from media.webrtc.transport import CLOSED, NoCandidate, WebRtcTransport
+from media.webrtc.transport import Lost, NoCandidate, WebRtcTransport
 from tests.harness import eventually
 from tests.peers.webrtc import WebRtcPeer, addresses, candidates, webrtc_peer
 
@@ -54,7 +54,7 @@ async def test_a_port_of_the_range_is_taken_and_given_back(peer: WebRtcPeer, mak
     await peer.answer(answer)
     await eventually(lambda: transport.ready, what="the transport")
     transport.close()
-    assert await running == CLOSED
+    assert await running is None
     await eventually(lambda: _is_free(port), what="the port")
 
 
@@ -89,7 +89,7 @@ async def test_servers_that_are_dead_delay_the_answer_little(peer: WebRtcPeer, m
 
         answer = await transport.answer(1, 2)
 
-        assert loop.time() - started < GATHER_LIMIT_S + 0.5
+        assert loop.time() - started < GATHER_LIMIT_S + 2.0
         assert addresses(answer) == [("host", "127.0.0.1")]
 
 
@@ -133,7 +133,7 @@ async def test_a_peer_that_vanishes_is_noticed_by_its_consent(
 
     peer.vanish()
 
-    assert await running == "the peer is no longer reached"
+    assert await running == Lost("the peer is no longer reached")
 
 
 async def test_a_stranger_is_not_listened_to(peer: WebRtcPeer, make: Make):
