@@ -502,6 +502,13 @@ def test_g2_nothing_is_complained_of_before_the_answer() -> None:
     )
 
 
+def test_g2_complaints_about_the_option_wait_for_the_answer() -> None:
+    story = Story().invited(vad={"type": "guess"}).do(lambda m, now: m.leg_progress(now, early_media=True)).answered()
+    told = [effect.answered for effect in story.log if isinstance(effect, ConfigureMedia)]
+    assert told == [False, True]
+    assert story.index("answer") < story.log.index(ConfigureMedia(answered=True))
+
+
 def test_options_of_the_audio_reach_the_leg_before_the_answer() -> None:
     story = Story(ambiance={"path": "office.wav", "normalLevel": 0.5})
     option = {"url": "ws://x", "inputSampleRate": 16000, "outputSampleRate": 8000}

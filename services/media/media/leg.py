@@ -159,6 +159,7 @@ class Leg:
         self._recognition: Recognition | None = None
         self._media_pass: MediaPass | None = None
         self._held: list[tuple[str, str, int | None, str]] | None = None  # errors that wait for the answer
+        self._awaits_answer = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._ready = False
         self._counted = _Counted()
@@ -216,10 +217,14 @@ class Leg:
     def configure(self, wanted: ConfigureLeg) -> None:
         """What is done with the audio; a part that can't work is left out and becomes an `error` event.
 
-        Errors wait for the next `connect`, at most a second: an inbound call is answered in between.
+        Errors wait for the answer when that is still to come. Else they wait for the next `connect`, at most a second.
         """
         self.touched_at = self._loop.time()
-        if self._held is None:
+        if wanted.answered is not None:
+            self._awaits_answer = not wanted.answered
+        if wanted.answered:
+            self._release_errors()
+        elif self._held is None:
             self._held = []
             self._loop.call_later(_ERRORS_HELD_S, self._release_errors)
         if wanted.denoise is not None:
@@ -323,6 +328,7 @@ class Leg:
 
         The engine no longer drives it.
         """
+        self._awaits_answer = False
         self._release_errors()
         if self.join is not None:
             self.join.end()
@@ -605,6 +611,8 @@ class Leg:
             self._put_error(track, sender, code, reason)
 
     def _release_errors(self) -> None:
+        if self._awaits_answer:
+            return
         held, self._held = self._held, None
         for error in held or ():
             self._put_error(*error)

@@ -448,6 +448,7 @@ class CallSession:
                     subscribe=effect.subscribe,
                     inactivity_timeout_s=effect.inactivity_timeout_s,
                     unsupported=list(effect.unsupported) if effect.unsupported else None,
+                    answered=effect.answered,
                 )
             case machine.ConnectMedia(leg_id) if leg_id in self._legs:
                 remote = self._legs[leg_id].remote_media

@@ -62,6 +62,8 @@ class ConfigureMedia:
     subscribe: bool | None = None
     inactivity_timeout_s: float | None = None
     unsupported: tuple[str, ...] | None = None
+    answered: bool | None = None
+    """False: complaints about the rest wait until True is said."""
 
     @property
     def says_nothing(self) -> bool:

@@ -6,7 +6,7 @@ beside the audio. Whoever owns a call runs it, whatever its type: sip-ua.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -166,6 +166,8 @@ class CallMachine:
         self._ringing_recorder: RecorderOption | None = None
         self._ringing: Ringing | None = None
         self._has_media = False
+        self._is_configured = False
+        """Whether the leg was told anything that it may complain of."""
         self._ssrc = 0
         self._local_sdp = ""
         self._remote_sdp = ""
@@ -590,7 +592,7 @@ class CallMachine:
         self._early = True
         effects: list[Effect] = []
         if ringing.recorder is not None:
-            effects.append(ConfigureMedia(recorder=_json(ringing.recorder)))
+            effects += self._before_answer(ConfigureMedia(recorder=_json(ringing.recorder)))
         effects += [SendRinging(early_media=True), ConnectMedia()]
         if ringing.ringtone is not None:
             self._ringtone = ringing.ringtone
@@ -687,7 +689,7 @@ class CallMachine:
         waits = option.asr is not None and option.asr.start_when_answer
         recorder = option.recorder or self._recorder
         chosen = option.ambiance.model_dump(mode="json", by_alias=True, exclude_unset=True) if option.ambiance else {}
-        return _unless_empty(
+        return self._before_answer(
             ConfigureMedia(
                 denoise=True if option.denoise else None,
                 vad=_json(option.vad),
@@ -700,6 +702,13 @@ class CallMachine:
                 subscribe=True if option.subscribe and self.call_type is not CallType.WEBSOCKET else None,
             )
         )
+
+    def _before_answer(self, wanted: ConfigureMedia) -> list[Effect]:
+        """No `error` event may come before the outcome of an `invite` (G2)."""
+        if wanted.says_nothing:
+            return []
+        self._is_configured = True
+        return [replace(wanted, answered=False)]
 
     def _configure_answered(self) -> list[Effect]:
         """What begins with the answer, and what nobody provides: told after it (G2)."""
@@ -714,6 +723,7 @@ class CallMachine:
         waits = option.asr is not None and option.asr.start_when_answer
         return _unless_empty(
             ConfigureMedia(
+                answered=True if self._is_configured else None,
                 asr=_json(option.asr) if waits else None,
                 inactivity_timeout_s=option.inactivity_timeout or None,
                 unsupported=tuple(name for name, is_asked in asked.items() if is_asked) or None,

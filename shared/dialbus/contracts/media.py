@@ -132,6 +132,8 @@ class ConfigureLeg(LegCommand):
     """Send both tracks to the client's socket (protocol 10.2)."""
     inactivity_timeout_s: float | None = None
     """Seconds without packets of the remote party until LegInactive; 0 switches it off."""
+    answered: bool | None = None
+    """False: the call waits for its answer, and `error` events wait with it, until True is said (G2)."""
     unsupported: list[str] | None = None
     """Names of options that were asked for and are not provided; each becomes an `error` event after the answer."""
 

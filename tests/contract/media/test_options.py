@@ -122,6 +122,21 @@ async def test_what_is_not_to_be_had_is_told_after_the_answer(dial: Dial):
     assert {event["trackId"] for event in call.events} == {call.call_id}
 
 
+async def test_g2_early_media_does_not_let_complaints_out_before_the_answer(dial: Dial):
+    call = await dial(connect=False)
+    await call.configure(answered=False, vad={"type": "guess"})
+    await call.connect()
+    await call.phone.speak(voice(JFK, 8000)[:1600])
+    await call.until("mediaReady")
+    await call.configure(asr={"provider": "nobody"})
+    assert not call.named("error")
+
+    await call.configure(answered=True, unsupported=["eou"])
+    await eventually(lambda: len(call.named("error")) == 3, what="three complaints")
+
+    assert [event["sender"] for event in call.named("error")] == ["vad", "asr", "eou"]
+
+
 async def test_no_speech_is_told_where_nobody_wants_detection(dial: Dial):
     silent, plain = await dial(), await dial()
     await silent.configure(vad={"type": "nop"})
