@@ -281,7 +281,7 @@ class Bus:
         sent just before may follow behind that, and since this member was chosen for it nobody else would answer.
         """
         await self._client._send_unsubscribe(inner._id)  # there is no public half of `drain`
-        await self._client.flush(timeout=2)
+        await self.flush()
         await asyncio.sleep(_LATE_REQUESTS_S)
 
     async def _refuse(self, message: Msg, refused: Refused) -> None:
@@ -310,6 +310,8 @@ class Bus:
 
     async def flush(self) -> None:
         """Wait until the server has everything sent so far (subscriptions included)."""
+        # The client's own flush sends its PING past what it still holds back, so that the PONG would prove nothing.
+        await self._client._flush_pending(force_flush=True)
         await self._client.flush(timeout=2)
 
     # -- audio ------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from dialbus.bus import Bus, Conflict, Later, NoReply, NoResponder, Refused, StreamedEvent
+from dialbus.bus import Bus, Conflict, Later, NoReply, NoResponder, Refused, StreamedEvent, Subscription
 from dialbus.config import NatsConfig
 from dialbus.contracts.audio import AudioFrame
 from dialbus.contracts.base import Contract, Taken
@@ -216,3 +216,40 @@ async def test_only_one_of_two_gateways_takes_a_pending_call(bus: Bus, call_id: 
 
     assert sorted(await asyncio.gather(take("a"), take("b"))) == [False, True]
     assert await sessions.change("nobody", lambda session: session) is None
+
+
+class Member:
+    """Takes one request of a group, and leaves it."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+        self.leaving: list[asyncio.Task[None]] = []
+        self.subscriptions: list[Subscription] = []
+
+    async def come(self) -> None:
+        self.subscriptions += [
+            await self.bus.serve(AllocateLeg, self.allocate, queue="coming-and-going", kind=kind)
+            for kind in ("rtp", "webrtc", "socket")
+        ]
+        await self.bus.flush()
+
+    async def allocate(self, _: AllocateLeg) -> Contract:
+        if self.leaving:
+            raise Refused(503, "full")
+        self.leaving += [asyncio.create_task(subscription.leave()) for subscription in self.subscriptions]
+        return LegAllocated(worker=self.bus.instance, ssrc=1)
+
+
+async def test_every_request_around_the_coming_and_going_of_a_group_member_is_answered(
+    nats_url: str, bus: Bus, call_id: str
+):
+    request = AllocateLeg(call_id=call_id, main_track="m", server_track="s")
+    async with Bus.connect(NatsConfig(url=nats_url), service="worker", instance="worker-1") as worker:
+        for _ in range(20):
+            member = Member(worker)
+            await member.come()
+
+            await bus.request(request, LegAllocated)  # heard from the flush on
+            with pytest.raises((Refused, NoResponder)):  # and, as it leaves, refused or not taken, never forgotten
+                await bus.request(request, LegAllocated)
+            await asyncio.gather(*member.leaving)
