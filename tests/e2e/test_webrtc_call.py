@@ -1,5 +1,6 @@
 """A browser's call through the whole ensemble: spoken to, understood, and hung up from either side."""
 
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -10,6 +11,8 @@ from media.audio.resample import resample
 from tests.e2e.conftest import VOICES, Exchange, read_wav
 from tests.harness import eventually
 from tests.peers import webrtc
+from tests.peers.phone import Phone, sdp
+from tests.peers.rtp import loud, open_peer, tone
 from tests.peers.webrtc import WebRtcPeer, webrtc_peer
 from tests.wer import wer
 
@@ -81,3 +84,57 @@ async def test_an_unusable_offer_is_told(exchange: Exchange, option: dict[str, A
 
     assert error["sender"] == "invite"
     assert hangup["reason"] == "failed"
+
+
+async def test_a_browser_that_speaks_sip_is_answered_as_a_browser(exchange: Exchange, peer: WebRtcPeer) -> None:
+    """Protocol 5.7: an INVITE may bring a browser's offer."""
+    number = exchange.number()
+    async with Phone.open() as phone:
+        dialog = phone.call(exchange.address(number), sdp=await peer.offer("opus", "pcmu"))
+        body = await exchange.announcement(number)
+        async with exchange.client(body["dialogId"]) as client:
+            await client.send("accept", option={})
+            answer = await client.expect("answer")
+            ok = await dialog.expect_response(200)
+            dialog.ack()
+            await peer.answer(ok.text)
+            await client.expect("mediaReady")
+            await peer.press("5")
+            await client.expect("dtmf", digit="5")
+            dialog.bye()
+            await dialog.expect_response(200)
+            hangup = await client.expect("hangup")
+
+    assert answer["sdp"] == ok.text
+    assert "a=fingerprint:" in ok.text
+    assert hangup["reason"] == "byCaller"
+
+
+async def test_a_browser_is_transferred_to_a_phone_and_both_hear_each_other(
+    exchange: Exchange, peer: WebRtcPeer
+) -> None:
+    """Q-14: the second leg is SIP, whatever the first one is."""
+    ear = await open_peer("pcmu")
+    async with Phone.open() as phone, exchange.client(path="/call/webrtc") as client:
+        await client.send("invite", option={"offer": await peer.offer("opus")})
+        await peer.answer((await client.expect("answer"))["sdp"])
+        await client.expect("mediaReady")
+        await client.send("refer", caller="sip:bot@127.0.0.1", callee=phone.uri, options={"timeout": 20})
+        dialog = await phone.expect_call()
+        offered = re.search(r"m=audio (\d+) ", dialog.invite.text)
+        assert offered is not None
+        ear.remote = ("127.0.0.1", int(offered[1]))
+        dialog.answer(sdp("127.0.0.1", ear.address[1]))
+        await dialog.expect_request("ACK")
+        await client.expect("answer", refer=True)
+        peer.say(440, 1.0)
+        await ear.speak(tone(700, 1.0, 8000))
+        await eventually(lambda: loud(ear.audio(), 8000)[0] > 0.8, what="seconds of the browser's tone")
+        await eventually(lambda: loud(peer.audio(), 48000)[0] > 0.8, what="seconds of the phone's tone")
+        await client.send("hangup")
+        await dialog.expect_bye()
+        assert await client.until_closed() == 1000
+    ear.close()
+
+    assert loud(ear.audio(), 8000)[1] == pytest.approx(440, abs=2)
+    assert loud(peer.audio(), peer.heard_rate_hz)[1] == pytest.approx(700, abs=2)
