@@ -66,6 +66,13 @@ def test_a_damaged_stretch_costs_only_itself():
     assert len(decode(bytes(data), "mp3", 8000)) > 3.5 * 8000
 
 
+def test_a_title_in_an_old_encoding_is_no_fault():
+    data = audio_file("mp3", [LEFT], 48000)
+    assert b"Lavf" in data, "a tag that says it is UTF-8"
+
+    assert len(decode(data.replace(b"Lavf", b"L\xe4v\xff"), "mp3", 8000)) > 7500
+
+
 @pytest.mark.parametrize(
     ("data", "kind", "why"),
     [
@@ -74,9 +81,10 @@ def test_a_damaged_stretch_costs_only_itself():
         (b"OggS" + bytes(500), "ogg", "not an OGG file"),
         (_wav(LEFT, 48000), "ogg", "not an OGG file"),
         (audio_file("flac", [LEFT], 48000), "ogg", "flac inside of OGG"),
+        (audio_file("opus", [LEFT] * 6, 48000), "ogg", "6 channels"),
         (b"RIFF" + struct.pack("<I", 4) + b"WAVE", "wav", "no audio"),
     ],
-    ids=["empty", "playlist", "broken ogg", "wav as ogg", "flac", "wav without audio"],
+    ids=["empty", "playlist", "broken ogg", "wav as ogg", "flac", "six channels", "wav without audio"],
 )
 def test_what_is_no_such_file_is_told(data: bytes, kind: Kind, why: str):
     with pytest.raises(UnplayableError, match=why):
