@@ -54,6 +54,7 @@ CALLS_STREAM = "CALLS"
 WEBHOOKS_STREAM = "WEBHOOKS"
 RECORDS_STREAM = "RECORDS"
 _LATE_REQUESTS_S = 0.1
+"""The server may hand a request to a member of a group that has just left; nobody else would answer that."""
 _EMIT_ATTEMPT_S = 2.0
 _EMIT_GIVE_UP_S = 60.0
 _AT_ONCE = 64
@@ -119,8 +120,9 @@ class Subscription:
         """Stop listening; what has arrived is still handled. Without a connection it just isn't renewed on the next."""
         with suppress(nats.errors.Error, ValueError):
             if self._bus.connected:
+                await self._bus.unsubscribe(self._inner)
                 if self._in_group:
-                    await self._bus.leave_group(self._inner)
+                    await asyncio.sleep(_LATE_REQUESTS_S)
                 await self._inner.drain()  # type: ignore[no-untyped-call]
             else:
                 await self._inner.unsubscribe()
@@ -274,15 +276,10 @@ class Bus:
         inner = await self._client.subscribe(request.pattern(**subject), queue=queue, cb=answer)
         return Subscription(inner, self, in_group=bool(queue))
 
-    async def leave_group(self, inner: NatsSubscription) -> None:
-        """Tell the server, and wait for what it still hands over.
-
-        `drain` forgets a subscription as soon as the server has confirmed its end. A request that another connection
-        sent just before may follow behind that, and since this member was chosen for it nobody else would answer.
-        """
-        await self._client._send_unsubscribe(inner._id)  # there is no public half of `drain`
+    async def unsubscribe(self, inner: NatsSubscription) -> None:
+        """Tell the server, and go on listening: `drain`, which forgets what comes late, has no public half."""
+        await self._client._send_unsubscribe(inner._id)
         await self.flush()
-        await asyncio.sleep(_LATE_REQUESTS_S)
 
     async def _refuse(self, message: Msg, refused: Refused) -> None:
         body = Refusal(code=refused.code, reason=refused.reason).to_bytes()
