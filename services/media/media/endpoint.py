@@ -219,7 +219,8 @@ class RtpEndpoint:
         self._frame_units = FRAME_UNITS
         self._decoded: Pcm = np.zeros(0, np.int16)
         """Opus: what a packet held beyond the last 20 ms."""
-        self._dtmf = DtmfReceiver()
+        self._event_hz = FRAME_UNITS * _FRAMES_PER_SECOND
+        self._dtmf = DtmfReceiver(self._event_hz)
         self._stream = rtp.RtpStream(ssrc=ssrc, sequence=sequence, timestamp=timestamp, payload_type=0)
         self._remote: RemoteMedia | None = None
         self._codec: Codec | None = None
@@ -298,9 +299,12 @@ class RtpEndpoint:
             self._frame_units = self._codec.format.frame_units
             opus = isinstance(self._codec, OpusCodec)
             self._jitter = PacketJitterBuffer(packet_units, clock_rate_hz=clock_rate_hz) if opus else JitterBuffer()
-            self._dtmf = DtmfReceiver(clock_rate_hz)
             self._decoded = np.zeros(0, np.int16)
             self._reported = (0, 0)
+        event_hz = remote.telephone_event_hz or self._frame_units * _FRAMES_PER_SECOND
+        if event_hz != self._event_hz:
+            self._event_hz = event_hz
+            self._dtmf = DtmfReceiver(event_hz)
         types = {remote.payload_type, _COMFORT_NOISE}
         if remote.telephone_event_pt is not None:
             types.add(remote.telephone_event_pt)
@@ -400,8 +404,7 @@ class RtpEndpoint:
     def _next_packet(self, payload: bytes) -> bytes:
         stream = self._stream
         if self._keys and not self._key and not self._pause:
-            rate_hz = self._frame_units * _FRAMES_PER_SECOND
-            self._key.extend(key_press(self._keys.popleft(), stream.timestamp, clock_rate_hz=rate_hz))
+            self._key.extend(key_press(self._keys.popleft(), stream.timestamp, clock_rate_hz=self._event_hz))
             self._pause = _PAUSE_PACKETS
         if self._key and self._remote is not None and self._remote.telephone_event_pt is not None:
             event = self._key.popleft()

@@ -93,6 +93,7 @@ class EndpointOpener:
                 codec=cast(Literal["pcmu", "pcma", "g722", "opus"], offer.codec.name),
                 payload_type=offer.payload_type,
                 telephone_event_pt=offer.telephone_event[0] if offer.telephone_event is not None else None,
+                telephone_event_hz=offer.telephone_event[1] if offer.telephone_event is not None else None,
                 direction=offer.direction,
             ),
             asyncio.get_running_loop().time(),

@@ -151,6 +151,17 @@ def test_keys_take_the_place_of_audio_one_after_another(sockets: Sockets, phone:
     assert [one.payload for one in sent if one][:7] == [part.payload for part in dtmf.key_press("1", 1000)]
 
 
+def test_keys_last_by_their_own_clock_where_that_is_another_one(sockets: Sockets, phone: socket.socket):
+    endpoint = _endpoint(sockets)
+    endpoint.connect(_remote(phone, codec="opus", payload_type=111, telephone_event_hz=8000), 0.0)
+    endpoint.press("1")
+    for _ in range(7):
+        endpoint.send_silence()
+    sent = [packet.parse(phone.recv(2000)) for _ in range(7)]
+
+    assert [one.payload for one in sent if one] == [part.payload for part in dtmf.key_press("1", 0)]
+
+
 @pytest.mark.parametrize("changes", [{"telephone_event_pt": None}, {"direction": "recvonly"}])
 def test_a_key_that_nobody_would_understand_is_not_sent(
     sockets: Sockets, phone: socket.socket, changes: dict[str, object]

@@ -48,6 +48,7 @@ def remote_media(audio: NegotiatedAudio) -> RemoteMedia:
         codec=cast(Literal["pcmu", "pcma", "g722", "opus"], audio.codec.name.lower()),
         payload_type=audio.payload_type,
         telephone_event_pt=audio.telephone_event_pt,
+        telephone_event_hz=audio.telephone_event_hz,
         ptime_ms=audio.ptime_ms,
         direction=cast(Direction, audio.direction),
         on_hold=audio.on_hold,

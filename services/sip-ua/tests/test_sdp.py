@@ -187,7 +187,7 @@ def test_the_answer_keeps_the_offerers_order_and_numbers():
     ours, chosen = answer(offer)
 
     assert ours.media[0].formats == ("8", "0", "96", "97")
-    assert chosen == NegotiatedAudio("192.0.2.1", 4000, 4000, True, PCMA, 8, 96, 30, "sendrecv", False)
+    assert chosen == NegotiatedAudio("192.0.2.1", 4000, 4000, True, PCMA, 8, 96, 30, "sendrecv", False, 8000)
     assert b"a=rtpmap:97 G722/8000\r\n" in write(ours)
     assert b"a=fmtp:96 0-16\r\n" in write(ours)
     assert (ours.address, ours.media[0].port, ours.session_id) == ("10.0.0.9", 5000, 8)
@@ -312,7 +312,7 @@ def test_of_several_codecs_in_an_answer_ours_comes_first():
 
     chosen = accept_answer(OFFER, remote, (PCMU, G722, PCMA, TELEPHONE_EVENT))
 
-    assert chosen == NegotiatedAudio("192.0.2.1", 6000, 6000, True, PCMU, 0, 97, 40, "sendrecv", False)
+    assert chosen == NegotiatedAudio("192.0.2.1", 6000, 6000, True, PCMU, 0, 97, 40, "sendrecv", False, 8000)
 
 
 @pytest.mark.parametrize(
@@ -393,6 +393,7 @@ def test_opus_is_offered_and_answered_when_the_settings_name_it():
     theirs, chosen = answer(ours, codecs)
     assert (bridge.remote_media(chosen).codec, chosen.payload_type) == ("opus", 111)
     assert accept_answer(ours, theirs, codecs).telephone_event_pt == 101
+    assert bridge.remote_media(chosen).telephone_event_hz == 8000, "not the codec's clock"
     with_opus = describe("m=audio 5000 RTP/AVP 107 8", "a=rtpmap:107 opus/48000/2")
     assert answer(with_opus, DEFAULT_CODECS)[1].codec == PCMA
     assert bridge.remote_media(answer(with_opus, codecs)[1]).payload_type == 107

@@ -29,6 +29,8 @@ class RemoteMedia(Contract):
     codec: Literal["pcmu", "pcma", "g722", "opus"]
     payload_type: PayloadType
     telephone_event_pt: PayloadType | None = None
+    telephone_event_hz: Annotated[int, Field(ge=8000, le=192000)] | None = None
+    """Clock of telephone-event; None: the codec's."""
     ptime_ms: int = 20
     direction: Direction = "sendrecv"
     """Ours: `recvonly` and `inactive` mean that we send nothing."""

@@ -189,8 +189,9 @@ class IceAgent(aioice.ice.Connection):
 
     def check_incoming(self, message: Any, addr: tuple[str, int], protocol: aioice.ice.StunProtocol) -> None:
         """Of aioice: an authenticated check came from `addr`, which may send data from now on."""
-        if len(self._peers) < _MOST_PEERS:
-            self._peers.add(addr)
+        if addr not in self._peers and len(self._peers) >= _MOST_PEERS:
+            return  # nobody has so many addresses
+        self._peers.add(addr)
         super().check_incoming(message, addr, protocol)
 
     # -- data -------------------------------------------------------------------------------------
@@ -257,8 +258,11 @@ class _Protocol(aioice.ice.StunProtocol):
             agent = self.receiver
             assert isinstance(agent, IceAgent)
             agent.data_from(data, (addr[0], addr[1]))
-        else:
+            return
+        try:
             super().datagram_received(data, addr)
+        except Exception as error:  # the boundary of a datagram: anybody may send STUN that aioice stumbles over
+            log.debug("ice.bad_stun", source=f"{addr[0]}:{addr[1]}", error=repr(error))
 
 
 def _ours(item: aioice.Candidate) -> Candidate:

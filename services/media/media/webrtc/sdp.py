@@ -29,6 +29,7 @@ _PASSWORD = re.compile(r"[A-Za-z0-9+/]{22,256}")
 _DIGEST = re.compile(r"[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){15,63}")
 _DIGESTS = ("sha-256", "sha-384", "sha-512")
 _STATIC = {"0": "PCMU/8000", "8": "PCMA/8000", "9": "G722/8000"}
+_EVENT_CLOCKS = frozenset({8000, 16000, 48000})
 _FMTP = {"opus": "minptime=10;useinbandfec=1"}
 _REVERSED: dict[str, Direction] = {"sendonly": "recvonly", "recvonly": "sendonly", "inactive": "inactive"}
 
@@ -207,6 +208,7 @@ def _pick_codec(line: Line, codecs: Collection[str]) -> tuple[CodecFormat, int, 
     if chosen is None:
         return None
     events = [(int(number), int(name.split("/")[1])) for number, name in offered if name.startswith("telephone-event/")]
+    events = [event for event in events if event[1] in _EVENT_CLOCKS]
     same = [event for event in events if event[1] == chosen[0].clock_rate_hz]
     return *chosen, next(iter(same + events), None)
 

@@ -165,6 +165,12 @@ def test_the_first_codec_of_ours_in_the_offers_order_is_taken(formats: str, code
     assert (offer.codec.name, offer.payload_type) == chosen
 
 
+def test_keys_on_a_strange_clock_are_not_taken():
+    text = CHROMIUM.replace("telephone-event/48000", "telephone-event/1").replace("telephone-event/8000", "x/8000")
+
+    assert parse_offer(text, CODECS, ipv6=False).telephone_event is None
+
+
 @pytest.mark.parametrize(
     ("formats", "event"),
     [("111 126 110", (110, 48000)), ("0 110 126", (126, 8000)), ("0 110", (110, 48000)), ("0", None)],

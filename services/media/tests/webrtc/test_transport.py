@@ -137,6 +137,9 @@ async def test_a_peer_that_vanishes_is_noticed_by_its_consent(
 
 
 async def test_a_stranger_is_not_listened_to(peer: WebRtcPeer, make: Make):
+    bad_stun = bytes.fromhex("000100042112a442") + bytes(12) + bytes.fromhex("00240000")  # PRIORITY without a value
+    raised: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context))
     transport = make(await peer.offer("pcmu"))
     answer = await transport.answer(1, 2)
     running = asyncio.create_task(transport.run(5))
@@ -144,12 +147,20 @@ async def test_a_stranger_is_not_listened_to(peer: WebRtcPeer, make: Make):
     await eventually(lambda: transport.ready, what="the transport")
     port = int(candidates(answer)[0].split()[5])
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
-        for data in (b"\x80\x00" + bytes(170), b"\x16\xfe\xfd" + bytes(50), b"\x00\x01" + bytes(30), b"", b"\x80"):
+        for data in (
+            b"\x80\x00" + bytes(170),
+            b"\x16\xfe\xfd" + bytes(50),
+            b"\x00\x01" + bytes(30),
+            b"",
+            b"\x80",
+            bad_stun,
+        ):
             stranger.sendto(data, ("127.0.0.1", port))
     await eventually(lambda: transport.receive(), what="the peer's audio")
 
     assert not transport.dropped
     assert not running.done()
+    assert not raised
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,8 @@ class NegotiatedAudio:
     ptime_ms: int
     direction: str
     on_hold: bool
+    telephone_event_hz: int | None = None
+    """The clock of DTMF, which may be another one than the codec's."""
 
 
 # --- text
@@ -489,6 +491,7 @@ def _negotiated(
     hold = theirs in ("sendonly", "inactive") or _is_unspecified(address)
     sends = not hold and wanted in ("sendrecv", "sendonly")
     receives = theirs in ("sendrecv", "sendonly") and wanted in ("sendrecv", "recvonly")
+    event = _telephone_event(codec, codecs)
     return NegotiatedAudio(
         address,
         media.port,
@@ -496,12 +499,13 @@ def _negotiated(
         mux,
         codec,
         codec.payload_type,
-        _telephone_event(codec, codecs),
+        event.payload_type if event is not None else None,
         _ptime(media),
         {(True, True): "sendrecv", (True, False): "sendonly", (False, True): "recvonly"}.get(
             (sends, receives), "inactive"
         ),
         hold,
+        event.rate_hz if event is not None else None,
     )
 
 
@@ -518,11 +522,11 @@ def _rtcp_port(media: Media) -> int:
     return min(media.port + 1, 65535)
 
 
-def _telephone_event(codec: Codec, codecs: Sequence[Codec]) -> int | None:
-    """The payload type of DTMF: the one with the codec's clock (RFC 4733 §2.1), else the one there is."""
+def _telephone_event(codec: Codec, codecs: Sequence[Codec]) -> Codec | None:
+    """DTMF with the codec's clock (RFC 4733 §2.1), else as there is."""
     events = [event for event in codecs if event.is_telephone_event]
     same = [event for event in events if event.rate_hz == codec.rate_hz]
-    return (same or events)[0].payload_type if events else None
+    return (same or events)[0] if events else None
 
 
 def _ptime(media: Media) -> int:
