@@ -202,7 +202,7 @@ _SECRET_ENDINGS = (
     "authorization", "credential", "credentials", "cookie",
 )  # fmt: skip
 _USERINFO = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]{0,31}://)[^/?#@\s]{1,1024}@")
-_SIP_PASSWORD = re.compile(r"\b(sips?:[^:@\s;>]{1,256}):[^@\s;>]{1,256}@", re.IGNORECASE)
+_SIP_PASSWORD = re.compile(r"\b(sips?:[^:@\s;>]{1,256}):[^:@\s;>]{1,256}@", re.IGNORECASE)
 _QUERY_SECRET = re.compile(
     r"([?&](?:[\w.-]{0,64}(?:token|secret|password|signature|key)|sig)=)[^&#\s]{1,4096}", re.IGNORECASE
 )
