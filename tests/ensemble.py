@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 import wave
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -38,7 +39,8 @@ Pcm = np.ndarray[Any, np.dtype[np.int16]]
 class Webhook:
     """The application's webhook: announcements by the number dialled; some numbers fail on purpose.
 
-    `broken…` is answered 500, `silent…` not at all (the connection closes), `slow…` and `held…` when `release` is set.
+    `broken…` is answered 500, `silent…` not at all (the connection closes), `slow…` and `held…` when
+    `release` is set. `go…` is passed on to `relay`, whose status is the answer.
     """
 
     def __init__(self) -> None:
@@ -46,6 +48,7 @@ class Webhook:
         self.requests: dict[str, list[tuple[str, str, dict[str, str]]]] = {}
         """Method, path and headers (names in lower case) of the announcements."""
         self.release = threading.Event()
+        self.relay = ""
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -61,7 +64,10 @@ class Webhook:
                     time.sleep(0.1)
                     self.connection.close()  # no answer at all
                     return
-                self.send_response(500 if number.startswith("broken") else 200)
+                status = 500 if number.startswith("broken") else 200
+                if number.startswith("go"):
+                    status = _pass_on(outer.relay, body)
+                self.send_response(status)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
@@ -79,6 +85,16 @@ class Webhook:
         self.release.set()
         self._server.shutdown()
         self._server.server_close()
+
+
+def _pass_on(url: str, body: dict[str, Any]) -> int:
+    """POST an announcement to another webhook; its status."""
+    data, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=10) as answer:
+            return int(answer.status)
+    except OSError:
+        return 502
 
 
 @dataclass
@@ -153,6 +169,7 @@ def running(
         "DIALBUS_UA_GRACEFUL_SHUTDOWN_TIMEOUT": "1s",
         **(settings or {}),
     }
+    environment = {name: value for name, value in environment.items() if value}
     command = [sys.executable, "-m", "dialbus_cli", "run", "--run-dir", str(run_dir), *options]
     if config:
         text = config.replace("WEBHOOK", webhook.url).replace("FOLDER", str(folder))

@@ -160,8 +160,8 @@ class Report:
         lines = [
             "# Conformance",
             "",
-            "Written by `make conformance`, never by hand: it calls the whole ensemble over real sockets, with peers",
-            "that share no code with it. An item is a pass when every test that is marked with its id passed.",
+            "Written by `make conformance`, never by hand: it calls the whole ensemble over real sockets, with",
+            "scripted and foreign peers. An item is a pass when every test that is marked with its id passed.",
         ]
         for letter, title in SECTIONS.items():
             items = [item for item in self.items.values() if item.id.startswith(letter)]
