@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conformance.config import CONFIG
 from tests.conformance.parties import Background
 from tests.conformance.sounds import Sounds
 from tests.conformance.waits import scenarios
@@ -53,35 +54,6 @@ def read_table() -> dict[str, Item]:
     lines = [line for line in (HERE / "table.tsv").read_text().splitlines() if line and not line.startswith("#")]
     cells = [(*line.split("\t"), "")[:3] for line in lines]
     return {id: Item(id, text, reason) for id, text, reason in cells}
-
-
-CONFIG = """
-http_addr = "127.0.0.1:0"
-media_cache_path = "FOLDER/mediacache"
-
-[ua]
-addr = "127.0.0.1"
-udp_port = 0
-useragent = "conformance/1"
-accept_timeout = "25s"
-
-[ua.handler]
-type = "webhook"
-url = "WEBHOOK"
-method = "POST"
-headers = [["X-Conformance", "yes"]]
-timeout = "3s"
-
-[callrecord]
-type = "local"
-root = "FOLDER/cdr"
-
-[providers]
-asr = { tencent = "whisper" }
-tts = { tencent = "piper" }
-speakers = { "601003" = "" }
-"""
-"""The seed's layout, short times, and the other names that the Go SDK's example sends."""
 
 
 @pytest.fixture(scope="session")

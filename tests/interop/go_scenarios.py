@@ -62,7 +62,7 @@ async def is_refused(program: Path, exchange: Exchange) -> None:
             dialog = await target.expect_call(SOON_S)
             dialog.reject(486)
             assert "Busy Here" in await go.saw("not answered", SOON_S)
-            await go.saw("reject", SOON_S, code=486)
+            assert "reject" in go.of("event")
             assert await go.over() == 0
             go.assert_understood()
 

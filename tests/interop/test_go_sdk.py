@@ -1,17 +1,25 @@
 """The Go SDK itself, unmodified (P-121 to P-123). Skipped, with the reason, where its module can't be had."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.ensemble import Exchange, StartPhone, phone
+from tests.conformance.config import CONFIG
+from tests.ensemble import Exchange, StartPhone, phone, running
 from tests.interop import go_scenarios
 from tests.interop.gosdk import CannotBuild, build_with_sdk
 
 __all__ = ["phone"]
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(240)]
+
+
+@pytest.fixture(scope="module")
+def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exchange]:
+    """An ensemble in which the names that the SDK's example sends stand for ours."""
+    with running(tmp_path_factory.mktemp("ensemble-for-go"), config=CONFIG) as exchange:
+        yield exchange
 
 
 @pytest.fixture(scope="session")
