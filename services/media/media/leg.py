@@ -384,7 +384,7 @@ class Leg:
                 if self._keys_to is not None:
                     self._keys_to.press(digit)
             self._playback.input_heard()
-        if self._wanted.inactive_after_s and not self._told_inactive:
+        if self._wanted.inactive_after_s > 0 and not self._told_inactive:
             self._watch_activity(now)
 
     def hear(self, audio: Pcm | NoAudio, wall: float) -> None:
