@@ -509,6 +509,17 @@ def test_g2_complaints_about_the_option_wait_for_the_answer() -> None:
     assert story.index("answer") < story.log.index(ConfigureMedia(answered=True))
 
 
+@pytest.mark.parametrize("early", [False, True])
+def test_g2_complaints_about_the_option_of_an_accept_come_after_its_answer(early: bool) -> None:
+    story = Story().offered()
+    if early:
+        story.command("ringing", earlyMedia=True)
+    story.command("accept", option={"vad": {"type": "guess"}})
+    told = [effect.answered for effect in story.log if isinstance(effect, ConfigureMedia)]
+    assert told == [False, True]
+    assert story.index("answer") < story.log.index(ConfigureMedia(answered=True))
+
+
 def test_options_of_the_audio_reach_the_leg_before_the_answer() -> None:
     story = Story(ambiance={"path": "office.wav", "normalLevel": 0.5})
     option = {"url": "ws://x", "inputSampleRate": 16000, "outputSampleRate": 8000}

@@ -806,6 +806,8 @@ class Leg:
         self._outbox.put(event)
 
     def _put_error(self, track: str, sender: str, code: int | None, reason: str) -> None:
+        """Protocol 3.5 has one code for whatever a provider can't do: no worker, no answer in time, a failure."""
+        code = code if code is None else min(code, 500)
         event = events.ErrorEvent(track_id=track, timestamp=_now_ms(), sender=sender, error=reason, code=code)
         self._outbox.put(event)
 

@@ -568,9 +568,10 @@ class CallMachine:
 
     def _answer_inbound(self, now: float) -> list[Effect]:
         """The `answer` event goes first, so that nothing the caller's first packet causes can overtake it (O10)."""
+        configured = self._configure()
         answered = self._up(self._local_sdp, now)
         after = [*self._configure_answered(), *self._release_held()]
-        return [*self._configure(), *answered, SendAnswer(), ConnectMedia(), *after]
+        return [*configured, *answered, SendAnswer(), ConnectMedia(), *after]
 
     def _reject(self, command: Reject, now: float) -> list[Effect]:
         code = 603 if command.code is None else command.code

@@ -157,7 +157,7 @@ async def test_recognition_without_a_worker_is_one_error(dial: Dial):
     await call.configure(asr={})
     error = await call.until("error")
 
-    assert (error["sender"], error["code"]) == ("asr", 503)
+    assert (error["sender"], error["code"]) == ("asr", 500)
 
 
 async def test_closing_waits_for_the_last_transcript(bus: Bus, dial: Dial):

@@ -153,7 +153,7 @@ async def test_pause_freezes_the_playback(bus: Bus, dial: Dial):
 
 
 @pytest.mark.parametrize(
-    ("option", "code"), [({"provider": "nobody"}, 404), ({}, 503)], ids=["unknown provider", "no worker"]
+    ("option", "code"), [({"provider": "nobody"}, 404), ({}, 500)], ids=["unknown provider", "no worker"]
 )
 async def test_speech_that_cannot_be_had_is_an_error_and_the_call_goes_on(dial: Dial, option: dict, code: int):
     call = await dial()
