@@ -32,7 +32,6 @@ from nats.js.errors import (
     BucketNotFoundError,
     KeyNotFoundError,
     KeyWrongLastSequenceError,
-    NoKeysError,
     NotFoundError,
 )
 from nats.js.kv import KeyValue
@@ -478,7 +477,7 @@ class Bus:
             store = await self._js.create_key_value(
                 KeyValueConfig(bucket=name, storage=StorageType.FILE, history=1, replicas=self._settings.replicas)
             )
-        return Bucket(store)
+        return Bucket(store, self._js, name)
 
 
 async def _held(message: Msg) -> None:
@@ -492,8 +491,10 @@ async def _held(message: Msg) -> None:
 class Bucket:
     """A key-value bucket whose values change by compare-and-set. Every method raises BusError when NATS can't."""
 
-    def __init__(self, store: KeyValue) -> None:
+    def __init__(self, store: KeyValue, js: JetStreamContext, name: str) -> None:
         self._store = store
+        self._js = js
+        self._name = name
 
     async def get(self, key: str) -> tuple[bytes, int] | None:
         """The value and its revision, or None."""
@@ -521,17 +522,23 @@ class Bucket:
                 raise Conflict(key) from None
 
     async def delete(self, key: str) -> None:
-        """Forget the key, now and in history. Forgetting twice is fine."""
-        with _translated(), suppress(KeyNotFoundError):
-            await self._store.purge(token(key))
+        """Forget the key without a trace. Forgetting twice is fine.
+
+        Not by nats-py's `purge`: its marker would stay in the bucket for ever, one for every call there has been.
+        """
+        with _translated():
+            await self._js.purge_stream(f"KV_{self._name}", subject=f"$KV.{self._name}.{token(key)}")
 
     async def values(self) -> list[bytes]:
-        """Every value, in no order."""
+        """Every value, in no order.
+
+        The stream is asked for its keys. nats-py's `keys` watches instead, and may take a bucket whose values are still on
+        their way for an empty one.
+        """
+        prefix = f"$KV.{self._name}."
         with _translated():
-            try:
-                keys = await self._store.keys()
-            except (NotFoundError, NoKeysError):
-                return []
+            info = await self._js.stream_info(f"KV_{self._name}", subjects_filter=f"{prefix}>")
+            keys = [subject.removeprefix(prefix) for subject in info.state.subjects or {}]
             found: list[bytes | None] = []
             for start in range(0, len(keys), _AT_ONCE):
                 found += await asyncio.gather(*(self._entry(key) for key in keys[start : start + _AT_ONCE]))

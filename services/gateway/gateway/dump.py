@@ -6,7 +6,7 @@ can't be written costs the dump, never the call.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from dialbus.contracts.options import masked
 log = telemetry.get_logger()
 
 Kind = Literal["event", "command"]
-Write = Callable[[Kind, int, str], None]
+Item = tuple[Kind, int, str]
 
 
 def line(kind: Kind, at_ms: int, content: str) -> str:
@@ -33,22 +33,39 @@ def line(kind: Kind, at_ms: int, content: str) -> str:
     return json.dumps(item, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
+class Dump:
+    """The dump of one session, to be called with each item: its kind, its time, its JSON. `None`: there is none."""
+
+    def __init__(self, items: "asyncio.Queue[Item | None] | None") -> None:
+        self._items = items
+
+    def __call__(self, kind: Kind, at_ms: int, content: str) -> None:
+        """Add an item."""
+        if self._items is not None:
+            self._items.put_nowait((kind, at_ms, content))
+
+    async def settled(self) -> None:
+        """Wait until everything added so far is in the file, or could not be written."""
+        if self._items is not None:
+            await self._items.join()
+
+
 @asynccontextmanager
-async def dump(path: Path | None) -> AsyncIterator[Write]:
-    """Gives the function that adds an item; everything added is in the file when the block is left. None: no dump."""
+async def dump(path: Path | None) -> AsyncIterator[Dump]:
+    """Gives what adds items; everything added is in the file when the block is left. None: no dump."""
     if path is None:
-        yield lambda kind, at_ms, content: None
+        yield Dump(None)
         return
-    items: asyncio.Queue[tuple[Kind, int, str] | None] = asyncio.Queue()
+    items: asyncio.Queue[Item | None] = asyncio.Queue()
     writer = asyncio.create_task(_write(path, items), name=f"dump {path.name}")
     try:
-        yield lambda kind, at_ms, content: items.put_nowait((kind, at_ms, content))
+        yield Dump(items)
     finally:
         items.put_nowait(None)
         await asyncio.shield(writer)
 
 
-async def _write(path: Path, items: "asyncio.Queue[tuple[Kind, int, str] | None]") -> None:
+async def _write(path: Path, items: "asyncio.Queue[Item | None]") -> None:
     usable = True
     ended = False
     while not ended:
@@ -56,16 +73,18 @@ async def _write(path: Path, items: "asyncio.Queue[tuple[Kind, int, str] | None]
         while not items.empty():
             batch.append(items.get_nowait())
         ended = batch[-1] is None
-        if not usable:
-            continue
         try:
-            await asyncio.to_thread(_append, path, [item for item in batch if item is not None])
+            if usable:
+                await asyncio.to_thread(_append, path, [item for item in batch if item is not None])
         except OSError as error:
             usable = False
             log.warning("dump.not_written", path=str(path), error=str(error))
+        finally:
+            for _ in batch:
+                items.task_done()
 
 
-def _append(path: Path, items: list[tuple[Kind, int, str]]) -> None:
+def _append(path: Path, items: list[Item]) -> None:
     if not items:
         return
     path.parent.mkdir(parents=True, exist_ok=True)

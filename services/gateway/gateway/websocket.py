@@ -63,7 +63,7 @@ from gateway.conversation import (
     Send,
     Subscribe,
 )
-from gateway.dump import Write, dump
+from gateway.dump import Dump, dump
 from gateway.errors import BadId, BusAway, IdInUse, ShuttingDown, UpgradeDenied, WrongPath
 from gateway.ids import SocketQuery, generated, is_possible, parse_query
 from gateway.uplink import Throttle, bytes_per_second
@@ -170,7 +170,7 @@ class ClientSocket:
         self._stopping = asyncio.Event()
         self._tracks: dict[tuple[str, str | None], None] = {}
         """Tracks that have begun and not ended, in the order of their beginning."""
-        self._record: Write = lambda kind, at_ms, content: None
+        self._record = Dump(None)
 
     def stop(self) -> None:
         """The gateway stops: end the call, deliver its last events, close with 1001."""
@@ -244,6 +244,10 @@ class ClientSocket:
         """Close as whoever ended first demands."""
         events = loops["events"]
         if self._conversation.ended:
+            # Whoever sees the call closed may read its dump; a slow disk keeps nobody waiting for long.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_S):
+                    await self._record.settled()
             await self._connection.close(NORMAL)
             return
         if events.done():

@@ -30,6 +30,8 @@ async def test_items_are_appended_in_order_and_an_unusable_one_costs_only_itself
                 record("command", number, json.dumps({"n": number}))
             record("command", 0, "{nope")
             record("event", 50, '{"n":50}')
+            await record.settled()
+            assert path.read_text().endswith('{\\"n\\":50}"}\n'), "what is settled can be read"
     items = [json.loads(text) for text in path.read_text().splitlines()]
     assert [json.loads(item["content"])["n"] for item in items] == [*range(51), *range(51)]
 
@@ -37,7 +39,9 @@ async def test_items_are_appended_in_order_and_an_unusable_one_costs_only_itself
 async def test_folder_that_cannot_be_made_costs_the_dump_only(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     async with dump(tmp_path / "file" / "s.events.jsonl") as record:
-        record("event", 1, "{}")
+        for _ in range(2):
+            record("event", 1, "{}")
+            await record.settled()
     assert (tmp_path / "file").read_text() == ""
 
 

@@ -7,7 +7,7 @@ import pytest
 from dialbus.bus import Bus, Conflict, Later, NoReply, NoResponder, Refused, StreamedEvent, Subscription
 from dialbus.config import NatsConfig
 from dialbus.contracts.audio import AudioFrame
-from dialbus.contracts.base import Contract, Taken
+from dialbus.contracts.base import Contract, Taken, token
 from dialbus.contracts.events import AddHistory, Event
 from dialbus.contracts.media import AllocateLeg, CloseLeg, LegAllocated
 from dialbus.contracts.session import CallState, CallType, DeliverWebhook, Session
@@ -187,6 +187,20 @@ async def test_a_session_id_is_claimed_once(bus: Bus, call_id: str) -> None:
     assert await sessions.get(call_id) is None
     await sessions.delete(call_id)
     await sessions.create(mine)
+
+
+async def test_all_live_sessions_are_listed_and_ended_ones_leave_no_trace(bus: Bus, call_id: str) -> None:
+    sessions = await Sessions.open(bus)
+    mine = {f"{number}-{call_id}" for number in range(150)}
+    await asyncio.gather(
+        *(sessions.create(Session(call_id=one, call_type=CallType.SIP, created_at="now")) for one in mine)
+    )
+    for _ in range(5):
+        assert mine <= {session.call_id for session in await sessions.all()}
+    await asyncio.gather(*(sessions.delete(one) for one in mine))
+    assert not mine & {session.call_id for session in await sessions.all()}
+    info = await bus._js.stream_info("KV_calls", subjects_filter="$KV.calls.>")
+    assert not [name for name in info.state.subjects or {} if token(call_id) in name]
 
 
 async def test_concurrent_changes_are_all_kept(bus: Bus, call_id: str) -> None:
