@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from dialbus.call import AllocateMedia, CallMachine, ControlPlayback, Effect, Emit
+from dialbus.call import CallMachine, ControlPlayback, Effect, Emit, FindCallee
 from dialbus.contracts.commands import command_from
 from dialbus.contracts.events import ErrorEvent
 from dialbus.contracts.session import CallType
@@ -14,7 +14,7 @@ NOW = 100.0
 def dialing() -> CallMachine:
     machine = CallMachine("s.1", CallType.SIP, started=NOW, epoch=datetime(2026, 3, 4, tzinfo=UTC))
     effects = told(machine, "invite", option={"callee": "sip:1@h"})
-    assert isinstance(effects[-1], AllocateMedia)
+    assert isinstance(effects[-1], FindCallee)
     machine.media_ready(4711, "our sdp", NOW)
     return machine
 

@@ -629,3 +629,13 @@ def test_a_leg_that_nobody_can_close_has_its_tracks_ended_first() -> None:
 def test_stopping_what_plays_before_the_answer_is_not_the_clients_interrupt() -> None:
     story = Story().offered().command("ringing", ringtone="ring.wav").command("accept", option={})
     assert [effect for effect in story.log if isinstance(effect, StopPlayback)] == [StopPlayback(play_id="ring.wav")]
+
+
+def test_x05_a_hangup_does_not_wait_for_the_dns() -> None:
+    story = Story()
+    story.finds_at_once = False
+    story.invited().command("hangup")
+    assert story.order == ["hangup"]
+    story.log.clear()
+    story.do(lambda m, _: m.callee_found()).do(lambda m, now: m.media_refused(400, "no address", now))
+    assert story.log == []

@@ -102,8 +102,10 @@ def test_the_second_leg_of_a_transfer_is_nested() -> None:
     assert made["hangupReason"] == "byRefer"
 
 
-def test_a_transfer_that_failed_is_kept_too() -> None:
+def test_a_transfer_that_failed_is_kept_too_and_one_that_never_began_does_not_replace_it() -> None:
     story = Story().invited().answered().command("refer", callee="sip:8100@h").told("leg_refused", 486, "Busy Here")
+    story.media = (400, "not a SIP URI")
+    story.command("refer", callee="nonsense")
     made = record(story.command("hangup"))
     second = made["referCallrecord"]
     assert (second["statusCode"], second["hangupReason"]) == (486, "rejected")

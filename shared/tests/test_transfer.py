@@ -10,8 +10,8 @@ from dialbus.call import (
     ConfigureMedia,
     ConnectMedia,
     ControlPlayback,
-    Dial,
     EndLostTracks,
+    FindCallee,
     JoinLegs,
     NoteInput,
     SendBye,
@@ -84,10 +84,8 @@ def test_o23_early_media_takes_the_place_of_the_music() -> None:
 
 def test_the_invite_says_who_is_transferred_and_the_music_is_looped() -> None:
     story = referred(sip={"username": "7301"}, callId="my-id")
-    (allocated,) = [effect for effect in story.log if isinstance(effect, AllocateMedia)]
-    assert allocated.leg == REFER_LEG
-    dial = allocated.dial
-    assert isinstance(dial, Dial)
+    (found,) = [effect for effect in story.log if isinstance(effect, FindCallee)]
+    dial = found.dial
     assert (dial.caller, dial.callee, dial.sip_call_id) == ("sip:7301@10.20.0.4", TARGET, "my-id")
     assert dial.headers == {
         "X-Referred-To": "sip:7455@10.20.0.9", "X-Referred-From": "sip:7301@10.20.0.4", "X-Referred-Id": CALL,
@@ -113,8 +111,7 @@ def test_the_caller_of_an_inbound_call_calls_the_target(
 
     story = Story().do(lambda m, now: m.offered(InboundOffer(inbound_from, "sip:4000@h", "v=0"), now))
     story.command("accept", option={"caller": "sip:other@h"}).command("refer", callee=TARGET, caller=given or "")
-    (dial,) = [effect.dial for effect in story.log if isinstance(effect, AllocateMedia) and effect.leg == REFER_LEG]
-    assert dial is not None
+    (dial,) = [effect.dial for effect in story.log if isinstance(effect, FindCallee)]
     assert dial.caller == expected
 
 
@@ -349,3 +346,17 @@ def test_media_lost_of_a_transferred_call_ends_each_track_once() -> None:
 def test_the_music_ends_with_a_call_whose_transfer_is_dialing() -> None:
     story = referred().command("hangup")
     assert story.order == [MOH, MOH_ENDS, "hangup{refer}", "E(main)", "hangup"]
+
+
+@pytest.mark.parametrize("end", ["hangup of the leg", "end of the call"])
+def test_x05_nothing_waits_for_the_dns_and_its_answer_comes_too_late(end: str) -> None:
+    story = up()
+    story.finds_at_once = False
+    story.command("refer", callee="sip:8100@slow.example").command("refer", callee=TARGET)
+    assert story.order == ["error"], "one transfer is wanted already"
+    story.command("hangup", refer=end == "hangup of the leg")
+    expected = ["error", "hangup{refer}", *([] if end == "hangup of the leg" else ["E(main)", "hangup"])]
+    assert story.order == expected
+    story.log.clear()
+    story.do(lambda m, _: m.callee_found(REFER_LEG)).told("media_refused", 400, "no address", leg=REFER_LEG)
+    assert story.log == []

@@ -1,6 +1,7 @@
 """Whoever a client's call is with, others can be brought in: a phone by `refer`, another call by `bridge`.
 
-The parties speak tones; what each hears is measured. Transfers between two phones are the conformance suite's.
+The parties speak tones; what each hears is measured. Transfers between two phones are the conformance suite's,
+that of a browser is in test_webrtc_call.py.
 """
 
 import asyncio
@@ -19,7 +20,6 @@ from tests.harness import eventually, run_service
 from tests.peers.client import ApiClient
 from tests.peers.phone import Dialog, Phone
 from tests.peers.rtp import RtpPeer, tone
-from tests.peers.webrtc import webrtc_peer
 
 SERVER = "server-side-track"
 RATE_HZ = 16000
@@ -60,23 +60,6 @@ async def _speak(client: ApiClient, frequency_hz: float) -> None:
     """Ten seconds of a tone, faster than it sounds, in frames that are not too long."""
     for _ in range(10):
         await client.send_text(tone(frequency_hz, 1.0, RATE_HZ, 0.3).tobytes())
-
-
-async def test_q14_a_browser_is_transferred_to_a_phone(exchange: Exchange) -> None:
-    async with webrtc_peer() as peer, second_phone() as (target, rtp), exchange.client(path="/call/webrtc") as client:
-        await client.send("invite", option={"offer": await peer.offer()})
-        await peer.answer((await client.expect("answer", timeout_s=WITHIN_S))["sdp"])
-        await peer.connected()
-        dialog = await _transferred(client, target, rtp)
-        peer.say(FIRST, 10.0)
-        async with speaking(rtp, SECOND):
-            await hears(rtp, FIRST)
-            await eventually(
-                lambda: amplitude(peer.audio()[-peer.heard_rate_hz // 3 :], peer.heard_rate_hz, SECOND) > LEVEL,
-                WITHIN_S,
-                what="the phone in the browser",
-            )
-        await _ended_by_the_target(client, dialog)
 
 
 async def test_q14_a_program_is_transferred_to_a_phone(exchange: Exchange) -> None:

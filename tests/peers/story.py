@@ -15,6 +15,7 @@ from dialbus.call import (
     ControlPlayback,
     Effect,
     Emit,
+    FindCallee,
     InboundOffer,
     SendAnswer,
     SendBye,
@@ -50,6 +51,8 @@ class Story:
         """Events in the words of protocol section 4, those of playback included."""
         self.media: tuple[int, str] | None = None
         """What allocations are refused with, by code and reason."""
+        self.finds_at_once = True
+        """Whether the DNS has the callees' hosts at hand."""
         self._sdp = sdp
         self._close_fails = close_fails
         self._playing: str | None = None
@@ -98,6 +101,8 @@ class Story:
 
     def _done(self, effect: Effect, *, last: bool) -> list[Effect]:
         match effect:
+            case FindCallee(leg=leg) if self.finds_at_once:
+                return self.machine.callee_found(leg)
             case AllocateMedia(leg):
                 assert last, "AllocateMedia is the last effect of its list"
                 if self.media:

@@ -23,7 +23,7 @@ from sip_ua.sip.agent import Agent, LocalProtocolError
 from sip_ua.sip.layer import Address
 from sip_ua.sip.message import Request
 from sip_ua.sip.uri import NameAddr
-from sip_ua.transport import resolve
+from sip_ua.transport import is_ip, resolve
 from sip_ua.ua import Party, UserAgent
 
 log = telemetry.get_logger()
@@ -125,7 +125,7 @@ class _Way:
 
 
 class SipLeg:
-    """One leg, placed by us (`find`, `describe`, `invite`) or by a caller (`SipLeg.inbound`)."""
+    """One leg, placed by us (`plan`, `describe`, `invite`) or by a caller (`SipLeg.inbound`)."""
 
     def __init__(self, ua: UserAgent, config: Config, tell: Callable[["SipLeg", Told], None]) -> None:
         """`tell` hears what happens, from within the datagram's handling: it must not wait."""
@@ -135,6 +135,7 @@ class SipLeg:
         self._tell = tell
         self._party: Party | None = None
         self._core: sip.OutgoingCall | sip.IncomingCall | None = None
+        self._plan: outbound.Plan | None = None
         self._way: _Way | None = None
         self._dial: Dial | None = None
         self._address = ""
@@ -186,15 +187,26 @@ class SipLeg:
 
     # -- before there is media --------------------------------------------------------------------
 
-    async def find(self, dial: Dial) -> None:
-        """Whom to call, and as whom (protocol 5.1). Raises SipUaError."""
+    def plan(self, dial: Dial) -> bool:
+        """Whom to call, and as whom (protocol 5.1); False when `look_up` has to follow. Raises SipUaError."""
         if dial.sip_call_id is not None and not bridge.is_any_call_id(dial.sip_call_id):
             raise BadAddress(f"not a Call-ID: {dial.sip_call_id[:64]!r}")
-        plan = outbound.plan(dial.caller, dial.callee, dial.sip, self._config)
-        uri = plan.callee.uri
-        self.peer_host = (await resolve(uri.host, uri.port)).host
-        agent = self._ua.agent_towards(self.peer_host)
         self._dial = dial
+        self._plan = plan = outbound.plan(dial.caller, dial.callee, dial.sip, self._config)
+        if not is_ip(plan.callee.uri.host):
+            return False
+        self._take_way(plan, plan.callee.uri.host)
+        return True
+
+    async def look_up(self) -> None:
+        """Ask the DNS for the callee's host. Raises SipUaError."""
+        assert self._plan is not None
+        uri = self._plan.callee.uri
+        self._take_way(self._plan, (await resolve(uri.host, uri.port)).host)
+
+    def _take_way(self, plan: outbound.Plan, host: str) -> None:
+        self.peer_host = host
+        agent = self._ua.agent_towards(host)
         self._way = _Way(plan, agent, plan.caller(agent), plan.contact(agent))
 
     def check_offer(self) -> None:
@@ -232,7 +244,7 @@ class SipLeg:
     # -- what the owner wants ---------------------------------------------------------------------
 
     def invite(self, default_call_id: str) -> None:
-        """Place the call that `find` prepared."""
+        """Place the call that `plan` prepared."""
         assert self._way is not None
         assert self._dial is not None
         option, suffix = self._dial.sip, self._config.ua.callid_suffix

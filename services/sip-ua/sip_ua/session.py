@@ -411,6 +411,8 @@ class CallSession:
                 await self._last_words(event)
             case machine.Emit(event):
                 self._last_sequence = await self._host.bus.emit(self.call_id, event)
+            case machine.FindCallee(dial, leg_id):
+                return self._find(dial, leg_id)
             case machine.AllocateMedia():
                 return await self._allocate(effect)
             case machine.CloseMedia(leg_id):
@@ -565,25 +567,41 @@ class CallSession:
             end = TrackEnd(track_id=track_id, timestamp=now_ms, duration=0, ssrc=0, play_id=play_id)
             await self._host.bus.emit(self.call_id, end)
 
+    # -- outbound legs ----------------------------------------------------------------------------
+
+    def _find(self, dial: machine.Dial, leg_id: str) -> list[Effect]:
+        """The way to a callee; the queue does not wait for the DNS, so that a `hangup` meanwhile works."""
+        tell = self._on_main_leg if leg_id == MAIN_LEG else self._on_second_leg
+        self._legs[leg_id] = one = SipLeg(self._host.ua, self._host.config, tell)
+        try:
+            if one.plan(dial):
+                return self._machine.callee_found(leg_id)
+        except SipUaError as error:
+            return self._machine.media_refused(400, str(error), self._loop.time(), leg_id)
+        self._do_beside(self._look_up(one, leg_id))
+        return []
+
+    async def _look_up(self, one: SipLeg, leg_id: str) -> None:
+        try:
+            await one.look_up()
+        except SipUaError as error:
+            text = str(error)
+            self._put(self._of(leg_id, one, lambda m, now: m.media_refused(400, text, now, leg_id)))
+        else:
+            self._put(self._of(leg_id, one, lambda m, _: m.callee_found(leg_id)))
+
     # -- media ------------------------------------------------------------------------------------
 
     async def _allocate(self, wanted: machine.AllocateMedia) -> list[Effect]:
         """Find a worker and make our SDP; what can't work is found out before a worker is asked."""
         m, leg_id = self._machine, wanted.leg
         try:
-            if wanted.dial is not None:
-                self._legs[leg_id] = SipLeg(
-                    self._host.ua, self._host.config, self._on_main_leg if leg_id == MAIN_LEG else self._on_second_leg
-                )
-                await self._legs[leg_id].find(wanted.dial)
             one = self._legs.get(leg_id)
             if one is not None and wanted.kind == "rtp":
                 one.check_offer()
             allocated = await self._media.allocate(self._allocation(wanted, one))
         except sdp.SdpError as error:
             return m.media_refused(488, str(error), self._loop.time(), leg_id)
-        except SipUaError as error:
-            return m.media_refused(400, str(error), self._loop.time(), leg_id)
         except Refused as refused:
             return m.media_refused(refused.code, refused.reason, self._loop.time(), leg_id)
         if one is not None and one.is_over:

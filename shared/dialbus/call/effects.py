@@ -1,8 +1,8 @@
 """What a call machine wants done, one after another and in the order given. What follows is fed back at once.
 
 `AllocateMedia` is answered by `media_ready` or `media_refused` and is always the last effect of its list.
-`ControlPlayback` and its like are answered by `playback_refused` when the worker says no. `SendMessage` and
-`AskBridge` never hold up the call: what comes of them arrives later, as an input like any other.
+`ControlPlayback` and its like are answered by `playback_refused` when the worker says no. A DNS lookup for
+`FindCallee`, `SendMessage` and `AskBridge` never hold up the call: what comes of them is a later input like any other.
 """
 
 from collections.abc import Mapping
@@ -37,13 +37,19 @@ class Emit:
 
 
 @dataclass(frozen=True, slots=True)
+class FindCallee:
+    """Find the way to the callee of a new SIP leg; `callee_found` or `media_refused` follows, if need be later."""
+
+    dial: Dial
+    leg: str = MAIN_LEG
+
+
+@dataclass(frozen=True, slots=True)
 class AllocateMedia:
-    """Find a media worker for the leg; for a SIP leg also the way to the callee, and agree on our SDP."""
+    """Find a media worker for the leg and agree on our SDP."""
 
     leg: str = MAIN_LEG
     kind: LegKind = "rtp"
-    dial: Dial | None = None
-    """Of an outbound SIP leg."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +225,7 @@ class Finish:
 
 
 Effect = (
-    Emit | AllocateMedia | ConfigureMedia | ConnectMedia | AddCandidate | SendInvite | SendRinging | SendAnswer
-    | SendReject | SendBye | SendCancel | SendMessage | ControlPlayback | StopPlayback | NoteInput | JoinLegs
-    | BridgeMedia | UnbridgeMedia | AskBridge | LeaveBridge | CloseMedia | EndLostTracks | Finish
+    Emit | FindCallee | AllocateMedia | ConfigureMedia | ConnectMedia | AddCandidate | SendInvite | SendRinging
+    | SendAnswer | SendReject | SendBye | SendCancel | SendMessage | ControlPlayback | StopPlayback | NoteInput
+    | JoinLegs | BridgeMedia | UnbridgeMedia | AskBridge | LeaveBridge | CloseMedia | EndLostTracks | Finish
 )  # fmt: skip

@@ -22,6 +22,7 @@ from dialbus.call.effects import (
     Effect,
     Emit,
     EndLostTracks,
+    FindCallee,
     Finish,
     NoteInput,
     SendAnswer,
@@ -179,6 +180,8 @@ class CallMachine:
         self._candidates: list[AddCandidate] = []
         self._bridges = Bridges(call_id, self._clock)
         self._transfer: Transfer | None = None
+        self._last_transfer: Transfer | None = None
+        """The one before, in case that nothing comes of the present one."""
         # For the record.
         self._ended_at: float | None = None
         self._status = 0
@@ -434,6 +437,12 @@ class CallMachine:
 
     # -- what goes in: media and time -------------------------------------------------------------
 
+    def callee_found(self, leg: str = MAIN_LEG) -> list[Effect]:
+        """There is a way to the callee of an outbound SIP leg."""
+        if leg == REFER_LEG:
+            return self._transfer.callee_found() if self._transfer else []
+        return [AllocateMedia()] if self.state is DIALING else []
+
     def media_ready(self, ssrc: int, sdp: str, now: float, leg: str = MAIN_LEG) -> list[Effect]:
         """A media worker has the leg; `sdp` is ours (an offer when we dial, else an answer, empty for `/call`)."""
         if leg == REFER_LEG:
@@ -457,8 +466,12 @@ class CallMachine:
     def media_refused(self, code: int, reason: str, now: float, leg: str = MAIN_LEG) -> list[Effect]:
         """No media worker, no common codec (488), nobody to call: the leg cannot be."""
         if leg == REFER_LEG:
-            self._transfer = None
+            if self._transfer is None or self._transfer.phase is not Phase.WANTED:
+                return []
+            self._transfer = self._last_transfer
             return [self._error(f"refer: {reason}", now, code=code)]
+        if self.state is ENDED:
+            return []
         sender = "accept" if self._accepting else "invite" if not self.inbound else "ringing"
         error = self._error(reason, now, sender=sender, code=code)
         self._note(code, reason)
@@ -537,7 +550,7 @@ class CallMachine:
             case CallType.SIP if not option.callee:
                 return self.leg_failed("invite: option.callee is missing", now, status=400)
             case CallType.SIP:
-                return [AllocateMedia(dial=Dial(option.caller, option.callee, option.sip))]
+                return [FindCallee(Dial(option.caller, option.callee, option.sip))]
             case CallType.WEBRTC if not option.offer:
                 return self.leg_failed("invite: option.offer is missing", now, status=400)
             case CallType.WEBRTC:
@@ -632,6 +645,7 @@ class CallMachine:
         first = self._offer.caller if self._offer is not None else option.caller
         usable = first if first and not first.lower().startswith(("tel:", "sips:")) else None
         headers = {"X-Referred-To": option.callee, "X-Referred-From": option.caller, "X-Referred-Id": self.call_id}
+        self._last_transfer = self._transfer
         self._transfer = Transfer(
             command,
             caller=command.caller or usable,

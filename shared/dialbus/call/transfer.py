@@ -16,6 +16,7 @@ from dialbus.call.effects import (
     Dial,
     Effect,
     Emit,
+    FindCallee,
     JoinLegs,
     SendBye,
     SendCancel,
@@ -87,7 +88,11 @@ class Transfer:
     def begin(self) -> list[Effect]:
         """First of all, see whether the callee can be called at all; until then nothing is disturbed."""
         dial = Dial(self._caller, self._callee, self.options.sip, self.options.call_id, self._headers)
-        return [AllocateMedia(REFER_LEG, dial=dial)]
+        return [FindCallee(dial, REFER_LEG)]
+
+    def callee_found(self) -> list[Effect]:
+        """There is a way to the callee."""
+        return [AllocateMedia(REFER_LEG)] if self.phase is Phase.WANTED else []
 
     def media_ready(self, ssrc: int, now: float) -> list[Effect]:
         """The leg has a place: what plays is interrupted, the music begins, the INVITE goes out."""

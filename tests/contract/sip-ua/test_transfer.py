@@ -235,7 +235,8 @@ async def test_a_target_that_cannot_be_called_leaves_everything_as_it_is(exchang
     call, first = await _up(exchange, phone)
     await call.send("play", url="menu.wav")
     await call.expect("trackStart", playId="menu.wav")
-    for callee, options in [("tel:+43", {}), ("sip:a b@c", {}), ("sip:1@127.0.0.1", {"callId": "a b"})]:
+    bad = [("tel:+43", {}), ("sip:a b@c", {}), ("sip:1@host.invalid", {}), ("sip:1@127.0.0.1", {"callId": "a b"})]
+    for callee, options in bad:
         await call.send("refer", callee=callee, options=options)
         await call.expect("error", sender="command", code=400)
     exchange.media.refuses = Refused(503, "no room on this media worker")
@@ -270,8 +271,12 @@ async def test_q14_a_call_without_sip_is_transferred(exchange: Exchange, target:
     call = await exchange.opened("invite", call_type=call_type, option={"offer": "v=0\r\n"})
     await call.expect("trackStart")
     await call.expect("answer")
-    second = await _joined(call, target)
-    assert second.invite is not None
+    await call.send("refer", callee=target.uri.replace("127.0.0.1", "localhost"))  # a name is looked up
+    second = await target.expect_call()
+    second.answer()
+    await second.expect_request("ACK")
+    await call.expect("trackStart", trackId=SERVER)
+    await call.expect("answer", refer=True)
     assert second.call_id.startswith("ref-")
     assert second.call_id.endswith(call.call_id)
     await call.detach()
