@@ -532,8 +532,8 @@ class Bucket:
     async def values(self) -> list[bytes]:
         """Every value, in no order.
 
-        The stream is asked for its keys. nats-py's `keys` watches instead, and may take a bucket whose values are still on
-        their way for an empty one.
+        The stream is asked for its keys. nats-py's `keys` watches instead, and may take a bucket whose values are still
+        on their way for an empty one.
         """
         prefix = f"$KV.{self._name}."
         with _translated():
