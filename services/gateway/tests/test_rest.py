@@ -247,3 +247,20 @@ async def test_only_the_hangup_of_the_main_track_ends_the_stream() -> None:
         'event: event\ndata: {"event": "hangup", "trackId": "server-side-track", "refer": true,"seq":1}\n\n',
         'event: event\ndata: {"event": "hangup", "trackId": "s.1","seq":2}\n\n',
     ]
+
+
+async def test_large_events_wait_in_the_stream_until_the_watcher_has_read() -> None:
+    def large(number: int) -> StreamedEvent:
+        data = {"event": "custom", "data": "x" * (1 << 20)}
+        return StreamedEvent(number, number, "custom", json.dumps(data).encode())
+
+    bus = QuietBus(*(large(number) for number in range(1, 40)))
+    one = watch.Watch(cast(Bus, bus), cast(Sessions, LiveSessions(SESSION)), SESSION)
+    frames = one.frames()
+    await anext(frames)
+    async with asyncio.timeout(10):
+        first = await anext(frames)
+        assert 5 < one._waiting.qsize() < 12
+        found = [first, *[await anext(frames) for _ in range(38)]]
+    assert [json.loads(frame.partition("data: ")[2])["seq"] for frame in found] == list(range(1, 40))
+    await frames.aclose()  # type: ignore[attr-defined]

@@ -23,6 +23,7 @@ CONTENT_TYPE = "text/event-stream;charset=utf-8"
 _LOOK_S = 2.0
 """A call that ends without events (an idle socket closed) is noticed after two of these."""
 _MOST_WAITING = 256
+_MOST_WAITING_CHARACTERS = 8 << 20
 
 
 class Watch:
@@ -34,6 +35,10 @@ class Watch:
         self._session = session
         self._since = 0
         self._waiting: asyncio.Queue[str | None] = asyncio.Queue(_MOST_WAITING)
+        self._characters = 0
+        """Of the frames that wait."""
+        self._read = asyncio.Event()
+        """Set whenever one of them was taken."""
         self._subscription: Subscription | None = None
         self._over = False
 
@@ -70,6 +75,8 @@ class Watch:
                 if frame is None or self._over:
                     return
                 yield frame
+                self._characters = max(0, self._characters - len(frame))
+                self._read.set()
         finally:
             await cancel_all(tasks)
             await self.close()
@@ -86,10 +93,17 @@ class Watch:
             async for event in events:
                 if event.sequence > self._since:
                     text = event.data.decode().rstrip()
+                    await self._wait_for_room()
+                    self._characters += len(text)
                     await self._waiting.put(f'event: event\ndata: {text[:-1]},"seq":{event.number}}}\n\n')
                 if is_last(event, self._session.call_id):
                     await self._waiting.put(None)
                     return
+
+    async def _wait_for_room(self) -> None:
+        while self._characters > _MOST_WAITING_CHARACTERS:
+            self._read.clear()
+            await self._read.wait()
 
     async def _look(self) -> None:
         missed = 0
@@ -104,11 +118,13 @@ class Watch:
         await self._waiting.put(None)
 
     async def _on_seen(self, seen: CommandSeen) -> None:
-        try:
-            self._waiting.put_nowait(f"event: command\ndata: {shown(seen.command)}\n\n")
-        except asyncio.QueueFull:
+        frame = f"event: command\ndata: {shown(seen.command)}\n\n"
+        if self._waiting.full() or self._characters > _MOST_WAITING_CHARACTERS:
             log.warning("watch.too_slow", call_id=self._session.call_id)
             self._over = True
+            return
+        self._characters += len(frame)
+        self._waiting.put_nowait(frame)
 
 
 def is_last(event: StreamedEvent, call_id: str) -> bool:
