@@ -15,9 +15,9 @@ import dialbus.contracts
 from dialbus.contracts import media, records, session, speech
 from dialbus.contracts.audio import AudioFrame, audio_subject
 from dialbus.contracts.base import Contract, Refusal, Taken, from_token, token
-from dialbus.contracts.commands import BadCommand, Hangup, Invite, Tts, parse_command
+from dialbus.contracts.commands import BadCommand, Hangup, Invite, parse_command
 from dialbus.contracts.events import CLIENT_EVENT, EVENTS, AsrFinal, Hold, TrackEnd, event_subject
-from dialbus.contracts.options import CallOption, SynthesisOption, masked
+from dialbus.contracts.options import CallOption, masked
 
 CALL = "k7Qm2x9@192.0.2.15-b81Fe0-Zt5Rw2Lp"
 REMOTE = media.RemoteMedia(address="192.0.2.1", port=4000, codec="pcmu", payload_type=0, telephone_event_pt=101)
@@ -209,14 +209,6 @@ def test_camel_and_snake_case_of_the_sip_option_are_both_known() -> None:
         option = CallOption.model_validate({"sip": {key: {"X": "1"}}})
         assert option.sip is not None
         assert option.sip.hangup_headers == {"X": "1"}
-
-
-def test_a_command_overrides_only_the_synthesis_fields_that_it_names() -> None:
-    call = SynthesisOption(speaker="joe", speed=1.5, volume=7)
-    tts = parse_command('{"command":"tts","text":"a","option":{"speed":2}}')
-    assert isinstance(tts, Tts)
-    merged = call.overridden_by(tts.option)
-    assert (merged.speaker, merged.speed, merged.volume) == ("joe", 2, 7)
 
 
 def test_hangup_needs_nothing() -> None:

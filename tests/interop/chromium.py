@@ -1,7 +1,6 @@
 """Chromium without a window, driven over its DevTools protocol; its microphone is a WAV file."""
 
 import asyncio
-import base64
 import json
 import shutil
 from collections.abc import AsyncIterator
@@ -84,11 +83,6 @@ class Page:
     async def click(self, selector: str) -> None:
         """Click an element."""
         await self.evaluate(f"document.querySelector({json.dumps(selector)}).click()")
-
-    async def screenshot(self, path: Path) -> None:
-        """A picture of what is seen, as PNG."""
-        answer = await self._call("Page.captureScreenshot", format="png")
-        await asyncio.to_thread(path.write_bytes, base64.b64decode(answer["data"]))
 
     async def before_load(self, script: str) -> None:
         """Run a script in every page before its own."""

@@ -33,8 +33,7 @@ SAMPLE_RATE_HZ = 16_000
 MAX_AUDIO_S = 30.0
 
 _MAX_SAMPLES = int(MAX_AUDIO_S * SAMPLE_RATE_HZ)
-_POSITIONS = 1500  # encoder outputs for 30 s; one per two mel frames, 320 samples
-_SAMPLES_PER_POSITION = 320
+_SAMPLES_PER_POSITION = 320  # encoder outputs: one per two mel frames, 1500 for 30 s
 # Heard as the end of the sentence. With 0.5 s words are invented behind it, with 1 s a last short clause is lost.
 _CLOSING_SILENCE = 2 * SAMPLE_RATE_HZ
 _NO_SPEECH = 0.5  # non-speech measured >= 0.65, speech <= 0.19

@@ -2,7 +2,6 @@
 
 import struct
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +11,6 @@ from media.rtp.packet import (
     RtpStream,
     is_rtcp,
     pack,
-    pack_headers,
     parse,
     sequence_delta,
     timestamp_delta,
@@ -72,12 +70,6 @@ def test_garbage_is_none_or_a_packet_but_never_raises(data: bytes) -> None:
 )
 def test_malformed_packets_are_none(data: bytes) -> None:
     assert parse(data) is None
-
-
-@given(st.lists(packets.map(lambda p: p._replace(csrc=(), extension=None, payload=b"")), min_size=1, max_size=8))
-def test_many_headers_at_once_are_the_single_ones(batch: list[RtpPacket]) -> None:
-    headers = pack_headers(*(np.array([packet[column] for packet in batch]) for column in range(5)))
-    assert [row.tobytes() for row in headers] == [pack(packet) for packet in batch]
 
 
 def test_packing_refuses_what_no_header_can_hold() -> None:

@@ -9,7 +9,6 @@ from sip_ua.sip.uri import (
     NameAddr,
     UnsupportedScheme,
     Uri,
-    equivalent,
     escape_user,
     parse_name_addr,
     parse_uri,
@@ -95,44 +94,6 @@ def test_other_schemes_are_told_apart():
         parse_uri("mailto:a@b")
 
 
-@pytest.mark.parametrize(
-    ("a", "b"),
-    # RFC 3261 §19.1.4, the pairs given there as equivalent
-    [
-        ("sip:%61lice@atlanta.com;transport=TCP", "sip:alice@AtLanTa.CoM;Transport=tcp"),
-        ("sip:carol@chicago.com", "sip:carol@chicago.com;newparam=5"),
-        ("sip:carol@chicago.com;newparam=5", "sip:carol@chicago.com;security=on"),
-        ("sip:alice@atlanta.com?subject=project%20x&priority=urgent",) * 2,
-        ("sip:a@h?subject=x&priority=urgent", "sip:a@h?priority=urgent&subject=x"),
-        ("tel:+1-201-555", "tel:+1(201)555"),
-    ],
-)
-def test_equivalent_uris(a, b):
-    assert equivalent(parse_uri(a), parse_uri(b))
-    assert equivalent(parse_uri(b), parse_uri(a))
-
-
-@pytest.mark.parametrize(
-    ("a", "b"),
-    # RFC 3261 §19.1.4, the pairs given there as different
-    [
-        ("sip:ALICE@atlanta.com", "sip:alice@atlanta.com"),
-        ("sip:bob@biloxi.com", "sip:bob@biloxi.com:5060"),
-        ("sip:bob@biloxi.com", "sip:bob@biloxi.com;transport=udp"),
-        ("sip:bob@biloxi.com", "sip:bob@biloxi.com:6000;transport=tcp"),
-        ("sip:carol@chicago.com", "sip:carol@chicago.com?Subject=next%20meeting"),
-        ("sip:bob@phone21.boxesbybob.com", "sip:bob@192.0.2.4"),
-        ("sip:a@h;security=on", "sip:a@h;security=off"),
-        ("sip:a@h", "sips:a@h"),
-        ("sip:a%3bb@h", "sip:a;b@h"),
-        ("tel:+1", "sip:+1@h"),
-        ("tel:+1", "tel:+2"),
-    ],
-)
-def test_different_uris(a, b):
-    assert not equivalent(parse_uri(a), parse_uri(b))
-
-
 def test_helpers_change_one_thing():
     uri = parse_uri("sip:a:secret@h;lr;x=1?s=t")
 
@@ -165,7 +126,6 @@ def test_accepted_uris_come_back_unchanged(text):
     except GrammarError:
         return
     assert parse_uri(str(uri)) == uri
-    assert equivalent(uri, uri)
 
 
 @pytest.mark.parametrize(

@@ -82,12 +82,6 @@ class SynthesisOption(ClientJson):
     secret_id: str | None = None
     secret_key: str | None = Field(default=None, validation_alias=AliasChoices("secretKey", "apiKey", "secret_key"))
 
-    def overridden_by(self, other: "SynthesisOption | None") -> "SynthesisOption":
-        """These values, with those that `other` really names on top."""
-        if other is None:
-            return self
-        return self.model_copy(update=other.model_dump(exclude_none=True))
-
 
 class SipOption(ClientJson):
     """Credentials and headers of the SIP leg; snake_case and camelCase are both in use in the field."""

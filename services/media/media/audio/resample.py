@@ -17,8 +17,6 @@ _BETA = 3.4
 _HISTORY = 15
 _DELAY = 7
 
-DELAY_SECONDS = 15 / 16000
-
 
 def _half_band() -> NDArray[np.float32]:
     """The taps of even index of a half-band low-pass with gain 1, which meet the samples that are not a delay."""

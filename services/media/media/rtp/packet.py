@@ -3,9 +3,6 @@
 import struct
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
 HEADER_BYTES = 12
 
 _HEADER = struct.Struct("!BBHII")
@@ -17,10 +14,6 @@ _CSRC_COUNT = 0x0F
 _MARKER = 0x80
 # RFC 5761 §4: with rtcp-mux the second octet of RTCP is 192..223, which no RTP packet may then have.
 _RTCP_TYPES = range(192, 224)
-
-_HEADER_DTYPE = np.dtype(
-    [("flags", "u1"), ("marker_type", "u1"), ("sequence", ">u2"), ("timestamp", ">u4"), ("ssrc", ">u4")]
-)
 
 
 class RtpPacket(NamedTuple):
@@ -101,22 +94,6 @@ def pack(packet: RtpPacket) -> bytes:
         parts += [_WORDS.pack(profile, len(data) // 4), data]
     parts.append(packet.payload)
     return b"".join(parts)
-
-
-def pack_headers(
-    payload_type: ArrayLike, marker: ArrayLike, sequence: ArrayLike, timestamp: ArrayLike, ssrc: ArrayLike
-) -> NDArray[np.uint8]:
-    """The plain 12-byte headers of N packets at once, as uint8[N, 12]. Arguments are arrays of N, or scalars."""
-    columns = np.broadcast_arrays(
-        *(np.atleast_1d(np.asarray(column)) for column in (payload_type, marker, sequence, timestamp, ssrc))
-    )
-    headers = np.empty(len(columns[0]), _HEADER_DTYPE)
-    headers["flags"] = _VERSION_2
-    headers["marker_type"] = columns[0] + (columns[1].astype(bool) * _MARKER)
-    headers["sequence"] = columns[2]
-    headers["timestamp"] = columns[3]
-    headers["ssrc"] = columns[4]
-    return headers.view(np.uint8).reshape(-1, HEADER_BYTES)
 
 
 def is_rtcp(data: bytes) -> bool:

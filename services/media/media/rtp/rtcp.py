@@ -122,17 +122,6 @@ def middle_32(ntp_time: int) -> int:
     return (ntp_time >> 16) & 0xFFFFFFFF
 
 
-def round_trip_seconds(block: ReportBlock, ntp_now: int) -> float | None:
-    """The round trip time that a report block about us tells (§6.4.1), or None when it has no SR to go by.
-
-    Never negative: clocks that disagree by a tick give 0.
-    """
-    if block.last_sender_report == 0:
-        return None
-    units = (middle_32(ntp_now) - block.last_sender_report - block.delay_since_last) & 0xFFFFFFFF
-    return 0.0 if units >= 0x80000000 else units / 65536
-
-
 def _build_one(report: Report) -> bytes:
     if isinstance(report, SenderReport):
         body = struct.pack("!I", report.ssrc) + _SENDER.pack(

@@ -45,8 +45,6 @@ class UtteranceStarted:
     """Counts the track's utterances from 0."""
     started_at: float
     """Onset of speech, seconds on the track's clock."""
-    audio_at: float
-    """Time of the first sample that follows; up to the pre-roll before `started_at`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +152,7 @@ class UtteranceCutter:
         pre_roll = self._samples(self._options.pre_roll_s)
         self._begin = max(onset - pre_roll, self._sent, self._kept_from)
         self._sent = self._begin
-        return [UtteranceStarted(self._index, self._time(max(onset, self._begin)), self._time(self._begin))]
+        return [UtteranceStarted(self._index, self._time(max(onset, self._begin)))]
 
     def _end(self, ended: int, forced: bool) -> list[UtteranceEffect]:
         if self._index is None:

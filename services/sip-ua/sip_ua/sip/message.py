@@ -214,10 +214,6 @@ class Headers:
         """A copy with one more header at the end."""
         return Headers((*self._items, (name, value)))
 
-    def prepending(self, name: str, value: str) -> "Headers":
-        """A copy with one more header at the front."""
-        return Headers(((name, value), *self._items))
-
     def without(self, name: str) -> "Headers":
         """A copy without the headers of this name."""
         key = canonical_name(name).lower()

@@ -3,19 +3,16 @@
 User part, password, parameters and headers are kept as written, escapes included: what came in goes out.
 """
 
-import re
 from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import quote as percent_encode
 from urllib.parse import unquote as percent_decode
 
 from sip_ua.sip.grammar import (
-    ESCAPED,
     NAME_ADDR_RE,
     PASSWORD_RE,
     TEL_RE,
     TOKEN_RE,
-    UNRESERVED,
     URI_HEADER_RE,
     URI_PARAM_RE,
     USER_RE,
@@ -34,9 +31,6 @@ from sip_ua.sip.grammar import (
 
 SCHEMES: Final = ("sip", "sips", "tel")
 # RFC 3261 §19.1.4: these never match when only one URI has them.
-_SIGNIFICANT: Final = frozenset({"user", "ttl", "method", "maddr", "transport"})
-_ESCAPED_RE: Final = re.compile(ESCAPED)
-_UNRESERVED_RE: Final = re.compile(f"[{UNRESERVED}]")
 _VISUAL_SEPARATORS: Final = str.maketrans("", "", "-.()")
 
 
@@ -205,48 +199,6 @@ def _split_headers(text: str) -> tuple[tuple[str, str], ...]:
             bad("URI header", piece)
         headers.append((name, value))
     return tuple(headers)
-
-
-def equivalent(a: Uri, b: Uri) -> bool:
-    """Whether two URIs name the same resource (RFC 3261 §19.1.4; RFC 3966 §4 for tel)."""
-    if a.scheme != b.scheme:
-        return False
-    if a.scheme == "tel":
-        return _tel_key(a) == _tel_key(b)
-    if (a.host.lower().rstrip("."), a.port) != (b.host.lower().rstrip("."), b.port):
-        return False
-    if (_decoded(a.user), _decoded(a.password)) != (_decoded(b.user), _decoded(b.password)):
-        return False
-    ours, theirs = _folded(a.params), _folded(b.params)
-    if any(ours[name] != theirs[name] for name in ours.keys() & theirs.keys()):
-        return False
-    if (ours.keys() ^ theirs.keys()) & _SIGNIFICANT:
-        return False
-    return _header_key(a) == _header_key(b)
-
-
-def _decoded(text: str | None) -> str | None:
-    """The text with needless escapes undone; those of reserved characters mean something (RFC 3261 §19.1.4)."""
-    return None if text is None else _ESCAPED_RE.sub(_unescape, text)
-
-
-def _unescape(match: re.Match[str]) -> str:
-    character = chr(int(match[0][1:], 16))
-    return character if _UNRESERVED_RE.fullmatch(character) else match[0].upper()
-
-
-def _folded(params: Params) -> dict[str, str | None]:
-    return {
-        percent_decode(name).lower(): None if value is None else percent_decode(value).lower() for name, value in params
-    }
-
-
-def _header_key(uri: Uri) -> list[tuple[str, str]]:
-    return sorted((percent_decode(name).lower(), percent_decode(value)) for name, value in uri.headers)
-
-
-def _tel_key(uri: Uri) -> tuple[str, dict[str, str | None]]:
-    return (uri.user or "").translate(_VISUAL_SEPARATORS).lower(), _folded(uri.params)
 
 
 @dataclass(frozen=True, slots=True)
