@@ -154,11 +154,12 @@ def test_a_call_that_ends_leaves_its_bridges(who: str) -> None:
     assert town.calls[other].state is CallState.UP
 
 
-def test_a_call_that_ended_while_the_other_agreed_is_left_again() -> None:
+def test_a_call_that_ended_while_the_other_agreed_is_left() -> None:
     town = Town("a", "b")
     town.command("a", "bridge", targetSessionId="b")
     town.command("a", "hangup")
     town.log["a"].clear()
+    assert [type(letter) for _, _, letter in town.post] == [AskBridge, LeaveBridge]  # nobody is left to hear the answer
     town.settle()
     assert town.log == {"a": [], "b": ["on(a)", f"T({B_TO_A})", "off(a)", f"E({B_TO_A})"]}
 

@@ -69,8 +69,11 @@ class Bridges:
         return self._switch_off(other, ssrc, now)
 
     def end(self, ssrc: int, now: float) -> tuple[list[Effect], list[Effect]]:
-        """The call ends: whom to tell, and the last events of the tracks."""
-        told: list[Effect] = [LeaveBridge(other) for other in self._on]
+        """The call ends: whom to tell, and the last events of the tracks.
+
+        Who was asked is told too: its agreement would come to nobody, and its half would stay on.
+        """
+        told: list[Effect] = [LeaveBridge(other) for other in self._on | self._asked]
         ends: list[Effect] = [self._end_of(other, since, ssrc, now) for other, since in self._on.items()]
         self._on.clear()
         self._asked.clear()
