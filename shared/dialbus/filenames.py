@@ -1,7 +1,6 @@
 """File names made of ids that outsiders chose: recordings and dumps of one call must meet, those of two never."""
 
 import hashlib
-from pathlib import Path
 
 LONGEST_BYTES = 200
 """Of a name without its suffix; file systems stop at 255."""
@@ -20,11 +19,6 @@ def file_safe(identifier: str) -> str:
         return safe
     digest = hashlib.sha256(identifier.encode(errors="surrogatepass")).hexdigest()[:_DIGEST_DIGITS]
     return encoded[: LONGEST_BYTES - _DIGEST_DIGITS - 1].decode(errors="ignore") + "-" + digest
-
-
-def dump_path(folder: Path, call_id: str) -> Path:
-    """Where the event dump of a session lies below `recorder_path`."""
-    return folder / f"{file_safe(call_id)}.events.jsonl"
 
 
 def component(text: str) -> str:

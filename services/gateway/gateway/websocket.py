@@ -36,7 +36,7 @@ from dialbus.contracts.session import (
     Session,
     SocketCommand,
 )
-from dialbus.filenames import dump_path
+from dialbus.dumps import dump_path
 from dialbus.lifecycle import HEARTBEAT_S
 from dialbus.liveness import Liveness
 from dialbus.sessions import Sessions

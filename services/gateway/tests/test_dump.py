@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from dialbus.filenames import dump_path
+from dialbus.dumps import dump_path
 from gateway.dump import dump, line
 
 

@@ -30,7 +30,7 @@ from dialbus.contracts.media import MAIN_LEG, REFER_LEG
 from dialbus.contracts.options import AmbianceOption, RecorderOption, masked
 from dialbus.contracts.records import WriteRecord
 from dialbus.contracts.session import CallState, CallType, Session
-from dialbus.filenames import dump_path
+from dialbus.dumps import dump_path
 from dialbus.sessions import Sessions
 from sip_ua import bridge, leg
 from sip_ua.errors import SipUaError

@@ -1,6 +1,5 @@
 """Where a record is kept and what becomes of an attempt, on paper."""
 
-import json
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from webhook_dispatcher.records import (
     local_path,
     media_of,
     not_answered,
-    tells_the_end,
 )
 
 ROOT = Path("/cdr")
@@ -84,14 +82,3 @@ def test_media_are_the_recordings_and_the_dump() -> None:
         Media("dump_events_s.1.events.jsonl", "r/s.1.events.jsonl", "application/x-ndjson", is_dump=True),
     ]
     assert list(media_of({"recorder": None, "dumpEventFile": 3})) == []
-
-
-def test_only_the_hangup_of_the_main_track_ends_a_dump() -> None:
-    def line(kind: str, **content: Any) -> bytes:
-        return json.dumps({"type": kind, "timestamp": 1, "content": json.dumps(content)}).encode()
-
-    end = line("event", event="hangup", trackId="s.1")
-    assert tells_the_end([end], "s.1")
-    assert tells_the_end([end, line("command", command="hangup"), b"hangup {torn"], "s.1")
-    assert not tells_the_end([line("event", event="hangup", trackId="server-side-track", refer=True)], "s.1")
-    assert not tells_the_end([line("command", command="hangup"), b""], "s.1")

@@ -21,6 +21,7 @@ from dialbus import __version__, telemetry
 from dialbus.bus import Later
 from dialbus.config import CallRecordConfig
 from dialbus.contracts.records import WriteRecord
+from dialbus.dumps import last_hangup
 from dialbus.tasks import cancel_all
 from webhook_dispatcher.records import (
     FIRST_PAUSE_S,
@@ -33,7 +34,6 @@ from webhook_dispatcher.records import (
     local_path,
     media_of,
     not_answered,
-    tells_the_end,
     text,
 )
 
@@ -46,7 +46,6 @@ _FINISH_S = 3.0
 _DUMP_ENDS_S = 3.0
 """How long the dump's last line is waited for: the gateway writes it while the record is on its way."""
 _LOOK_S = 0.1
-_TAIL_BYTES = 64 << 10
 _MOST_REMEMBERED = 4096
 _NOT_CONFIGURABLE = frozenset({"content-type", "content-length", "transfer-encoding", "host"})
 """Headers that belong to the multipart body and the connection."""
@@ -130,7 +129,7 @@ class RecordWriter:
         media = list(media_of(item.record)) if self._config.with_media else []
         ended = True
         if any(part.is_dump for part in media):
-            ended = await self._dump_has_ended(item, next(part for part in media if part.is_dump))
+            ended = await _has_ended(Path(next(part.path for part in media if part.is_dump)))
         files = await asyncio.to_thread(self._files, media)
         match await self._post(item, files):
             case TryAgain(delay_s):
@@ -196,17 +195,16 @@ class RecordWriter:
                 found.append((part, path))
         return found
 
-    async def _dump_has_ended(self, item: WriteRecord, dump: Media) -> bool:
-        """Wait, for a moment, until the dump has its last line; whether it has."""
-        try:
-            async with asyncio.timeout(_DUMP_ENDS_S):
-                while not tells_the_end(  # noqa: ASYNC110 - another process writes the file
-                    await asyncio.to_thread(_tail, Path(dump.path)), item.call_id
-                ):
-                    await asyncio.sleep(_LOOK_S)
-        except TimeoutError:
-            return False
-        return True
+
+async def _has_ended(dump: Path) -> bool:
+    """Wait, for a moment, until an event dump has its last line; whether it has."""
+    try:
+        async with asyncio.timeout(_DUMP_ENDS_S):
+            while await asyncio.to_thread(last_hangup, dump) is None:  # noqa: ASYNC110 - another process writes it
+                await asyncio.sleep(_LOOK_S)
+    except TimeoutError:
+        return False
+    return True
 
 
 def _write_atomically(path: Path, content: str) -> None:
@@ -222,15 +220,6 @@ def _write_atomically(path: Path, content: str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-
-
-def _tail(path: Path) -> list[bytes]:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
-            return file.read(_TAIL_BYTES).splitlines()
-    except OSError:
-        return []
 
 
 def _forget(path: Path) -> None:

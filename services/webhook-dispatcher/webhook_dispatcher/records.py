@@ -103,19 +103,6 @@ def media_of(record: dict[str, Any]) -> Iterator[Media]:
         yield Media(f"dump_events_{Path(dump).name}", dump, "application/x-ndjson", is_dump=True)
 
 
-def tells_the_end(lines: list[bytes], call_id: str) -> bool:
-    """Whether the last lines of an event dump have `hangup` of the main track, after which nothing comes."""
-    for line in reversed(lines):
-        if b"hangup" in line:
-            try:
-                content = json.loads(json.loads(line)["content"])
-                if content["event"] == "hangup" and content["trackId"] == call_id:
-                    return True
-            except (ValueError, TypeError, KeyError, RecursionError):
-                continue
-    return False
-
-
 def moment(value: Any) -> datetime | None:
     """An aware time from RFC 3339, or None."""
     try:

@@ -1,17 +1,14 @@
-"""`/api/records`: what the event dumps tell of calls (protocol 7.7); only the end of each file is read."""
+"""`/api/records`: what the event dumps tell of calls (protocol 7.7)."""
 
-import json
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dialbus.filenames import file_safe
+from dialbus.dumps import SUFFIX, last_hangup
 from gateway.rest.models import RecordedCall
 
-SUFFIX = ".events.jsonl"
 MOST = 1000
-_TAIL_BYTES = 64 << 10
 
 
 def recorded_calls(folder: Path, live: Collection[str], limit: int = MOST) -> list[RecordedCall]:
@@ -37,7 +34,7 @@ def _dumps(folder: Path) -> Iterator[tuple[float, Path]]:
 
 def _summary(path: Path, modified: float, live: Collection[str]) -> RecordedCall:
     stem = path.name.removesuffix(SUFFIX)
-    hangup = _hangup(_tail(path), stem)
+    hangup = last_hangup(path)
     call_id, seconds, reason = stem, 0, None
     status: Any = "active" if stem in live else "incomplete"
     if hangup is not None and stem not in live:
@@ -47,33 +44,6 @@ def _summary(path: Path, modified: float, live: Collection[str]) -> RecordedCall
         reason = str(hangup["reason"]) if "reason" in hangup else None
     date = datetime.fromtimestamp(modified, UTC).isoformat(timespec="microseconds")
     return RecordedCall(id=call_id, date=date, duration=f"{seconds}s", status=status, reason=reason)
-
-
-def _tail(path: Path) -> list[bytes]:
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - _TAIL_BYTES))
-            return file.read(_TAIL_BYTES).splitlines()
-    except OSError:
-        return []
-
-
-def _hangup(lines: list[bytes], stem: str) -> dict[str, Any] | None:
-    """The last event of the main track, whose id is the session's, and not the one made safe for a file."""
-    for line in reversed(lines):
-        if b"hangup" not in line:
-            continue
-        try:
-            item = json.loads(line)
-            content = json.loads(item["content"]) if item.get("type") == "event" else None
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            continue
-        if isinstance(content, dict) and content.get("event") == "hangup":
-            track_id = content.get("trackId")
-            if isinstance(track_id, str) and file_safe(track_id) == stem:
-                return content
-    return None
 
 
 def _seconds(answered: Any, ended: Any) -> int:
