@@ -74,7 +74,7 @@ async def test_a_url_is_played_and_fetched_once(dial: Dial, site: Site, path: st
 
 
 @pytest.mark.parametrize(
-    ("path", "code"), [("/missing.mp3", 502), ("/text.mp3", 415), ("/private.mp3", 403), ("http://10.0.0.1/a.mp3", 403)]
+    ("path", "code"), [("/missing.mp3", 500), ("/text.mp3", 415), ("/private.mp3", 403), ("http://10.0.0.1/a.mp3", 403)]
 )
 async def test_what_cannot_be_had_is_an_error_between_start_and_end(
     dial: Dial, site: Site, media: ServiceProcess, path: str, code: int
