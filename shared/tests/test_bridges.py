@@ -8,6 +8,7 @@ import pytest
 from dialbus.call import AskBridge, BridgeMedia, CallMachine, Effect, Emit, LeaveBridge, UnbridgeMedia
 from dialbus.contracts.commands import command_from
 from dialbus.contracts.events import ErrorEvent, Event, TrackEnd, TrackStart
+from dialbus.contracts.media import MOST_BRIDGES
 from dialbus.contracts.session import CallState, CallType
 from tests.peers.story import Story
 
@@ -166,10 +167,19 @@ def test_a_call_that_ended_while_the_other_agreed_is_left() -> None:
 
 def test_bridges_are_bounded() -> None:
     story = Story().invited().answered()
-    for number in range(33):
+    for number in range(MOST_BRIDGES + 1):
         story.command("bridge", targetSessionId=f"s.{number}")
-    assert len([effect for effect in story.log if isinstance(effect, AskBridge)]) == 32
+    assert len([effect for effect in story.log if isinstance(effect, AskBridge)]) == MOST_BRIDGES
     assert story.event("error").code == 409
+
+
+def test_no_more_others_can_bridge_to_a_call_than_it_can_itself() -> None:
+    town = Town("a")
+    for number in range(MOST_BRIDGES):
+        town.do("a", town.calls["a"].bridge_wanted(f"s.{number}", town.now()))
+    assert town.calls["a"].bridge_objection("s.0") is None  # replaces its track
+    assert town.calls["a"].bridge_objection("one more") == "the session has too many bridges"
+    assert town.calls["a"].bridge_wanted("one more", town.now()) == []
 
 
 def test_bridge_needs_a_call_that_is_up() -> None:

@@ -14,7 +14,7 @@ from tests.peers.story import CALL, Story
 def record(story: Story, dump: str | None = None) -> dict[str, Any]:
     """As JSON, checked against its own schema."""
     files = [RecordedFile(track_id=CALL, path="/r/s.wav", size_bytes=4711)]
-    made = story.machine.record(files, dump).model_dump(mode="json", by_alias=True, exclude_none=True)
+    made = story.machine.record(files, dump).to_fields()
     CallRecord.model_validate(made)
     return made
 

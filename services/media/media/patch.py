@@ -7,13 +7,12 @@ import numpy.typing as npt
 
 from dialbus.bus import Bus, Refused, Subscription
 from dialbus.contracts.audio import BRIDGE, AudioFrame
+from dialbus.contracts.media import MOST_BRIDGES
 from media.live import BridgeFeed
 from media.mixing import Mix, RemoteSource
 
 Pcm = npt.NDArray[np.int16]
 
-MOST_BRIDGES = 16
-"""Of one leg at once: each adds 50 frames a second to its worker's work."""
 _RATES_HZ = (8000, 16000)
 
 

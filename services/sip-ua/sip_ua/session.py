@@ -57,6 +57,8 @@ WEBHOOK_MARGIN_S = 2.0
 """How much longer than the handler's timeout we wait for webhook-dispatcher's word."""
 ABANDON_LIMIT_S = 5.0
 """How long a call that broke tries to tell its client."""
+MOST_WAITING = 512
+"""Inputs that may wait when a client's command comes; while the call looks for a media worker nothing is taken."""
 REPEAT_WINDOW_S = 60.0
 """How long a commandId is remembered."""
 
@@ -302,7 +304,7 @@ class CallSession:
     async def _write_down(self) -> None:
         """Keep the session's entry true: state, owner, worker, parties, times, option without secrets."""
         m, option = self._machine, self._machine.option
-        shown = masked(option.model_dump(mode="json", by_alias=True, exclude_none=True))
+        shown = masked(option.to_fields())
 
         def change(current: Session) -> Session:
             return current.model_copy(
@@ -332,6 +334,8 @@ class CallSession:
             parsed: ClientCommand = command_from(command)
         except BadCommand as error:
             raise Refused(400, str(error)) from None
+        if self._inbox.qsize() >= MOST_WAITING:
+            raise Refused(429, f"{parsed.command}: too many commands wait")
         self._put(lambda m, now: m.command(parsed, now))
 
     async def _on_command(self, sent: session.ClientCommandSent) -> Contract:
@@ -369,8 +373,8 @@ class CallSession:
 
         def act(m: CallMachine, now: float) -> list[Effect]:
             if not answer.done():
-                refused = wanted.on and m.state is not CallState.UP
-                answer.set_result(Refused(409, "the session is not up") if refused else None)
+                objection = m.bridge_objection(other) if wanted.on else None
+                answer.set_result(None if objection is None else Refused(409, objection))
             return m.bridge_wanted(other, now) if wanted.on else m.bridge_left(other, now)
 
         self._put(act)
@@ -458,8 +462,7 @@ class CallSession:
             case machine.AddCandidate(candidate, mid, index):
                 return media.AddCandidate(call_id=call_id, candidate=candidate, sdp_mid=mid, sdp_m_line_index=index)
             case machine.ControlPlayback(command, loop):
-                fields = command.model_dump(mode="json", by_alias=True, exclude_none=True)
-                return media.Playback(call_id=call_id, command=fields, loop=loop)
+                return media.Playback(call_id=call_id, command=command.to_fields(), loop=loop)
             case machine.StopPlayback(interruption, play_id):
                 return media.StopPlayback(call_id=call_id, interruption=interruption, play_id=play_id)
             case machine.NoteInput():
@@ -541,8 +544,7 @@ class CallSession:
             return
         dump = str(dump_path(config.recorder_path, self.call_id)) if self._dump else None
         record = self._machine.record(self._media.recordings, dump)
-        fields = record.model_dump(mode="json", by_alias=True, exclude_none=True)
-        await self._host.bus.enqueue(WriteRecord(call_id=self.call_id, record=fields))
+        await self._host.bus.enqueue(WriteRecord(call_id=self.call_id, record=record.to_fields()))
 
     async def _end_lost_tracks(self, ours: tuple[str, ...]) -> None:
         """What the lost worker had begun is in the stream; our last event, just stored, is where it ends."""

@@ -8,9 +8,7 @@ may bridge to each other at the same time: the second one to switch on replaces 
 from dialbus.call.effects import AskBridge, BridgeMedia, Effect, Emit, LeaveBridge, UnbridgeMedia
 from dialbus.call.facts import Clock
 from dialbus.contracts.events import TrackEnd, TrackStart
-
-MOST = 32
-"""Bridges of one call."""
+from dialbus.contracts.media import MOST_BRIDGES
 
 
 class Bridges:
@@ -24,10 +22,9 @@ class Bridges:
         self._on: dict[str, float] = {}
         """Since when, by the other call."""
 
-    @property
-    def is_full(self) -> bool:
-        """Whether another call would be one too many."""
-        return len(self._asked.keys() | self._on.keys()) >= MOST
+    def has_room_for(self, other: str) -> bool:
+        """Whether a bridge to this call would not be one too many."""
+        return other in self or len(self._asked.keys() | self._on.keys()) < MOST_BRIDGES
 
     @property
     def tracks(self) -> tuple[str, ...]:

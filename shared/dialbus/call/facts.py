@@ -3,7 +3,9 @@
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
+from dialbus.contracts.base import ClientJson
 from dialbus.contracts.events import Attendee
 
 REASONS = (
@@ -32,6 +34,11 @@ def attendee(uri: str | None) -> Attendee | None:
     match = _URI.match(uri)
     user, host = (match[1] or "", match[2] or "") if match else ("", "")
     return Attendee(username=user.partition(":")[0].partition(";")[0], realm=host, source=uri)
+
+
+def as_fields(option: ClientJson | None) -> dict[str, Any] | None:
+    """An option as the media worker is told it."""
+    return None if option is None else option.to_fields()
 
 
 @dataclass(frozen=True, slots=True)

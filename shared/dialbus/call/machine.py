@@ -34,7 +34,7 @@ from dialbus.call.effects import (
     SendRinging,
     StopPlayback,
 )
-from dialbus.call.facts import Clock, attendee, reason_word
+from dialbus.call.facts import Clock, as_fields, attendee, reason_word
 from dialbus.call.transfer import Phase, Transfer
 from dialbus.contracts.base import ClientJson
 from dialbus.contracts.commands import (
@@ -417,9 +417,15 @@ class CallMachine:
 
     # -- what goes in: other calls ----------------------------------------------------------------
 
+    def bridge_objection(self, other: str) -> str | None:
+        """Why another call's owner can't have our half; None when it can."""
+        if self.state is not UP:
+            return "the session is not up"
+        return None if self._bridges.has_room_for(other) else "the session has too many bridges"
+
     def bridge_wanted(self, other: str, now: float) -> list[Effect]:
-        """Another call's owner asks for our half; agreed exactly when we are up."""
-        return self._bridges.switch_on(other, self._ssrc, now) if self.state is UP else []
+        """Another call's owner asks for our half; it gets it exactly when there is no objection."""
+        return self._bridges.switch_on(other, self._ssrc, now) if self.bridge_objection(other) is None else []
 
     def bridge_agreed(self, other: str, now: float) -> list[Effect]:
         """The call that we asked has switched its half on."""
@@ -606,7 +612,7 @@ class CallMachine:
         self._early = True
         effects: list[Effect] = []
         if ringing.recorder is not None:
-            effects += self._before_answer(ConfigureMedia(recorder=_json(ringing.recorder)))
+            effects += self._before_answer(ConfigureMedia(recorder=as_fields(ringing.recorder)))
         effects += [SendRinging(early_media=True), ConnectMedia()]
         if ringing.ringtone is not None:
             self._ringtone = ringing.ringtone
@@ -675,7 +681,7 @@ class CallMachine:
     def _bridge(self, other: str, now: float) -> list[Effect]:
         if other == self.call_id:
             return [self._error("bridge: a call can't be bridged to itself", now, code=409)]
-        if other not in self._bridges and self._bridges.is_full:
+        if not self._bridges.has_room_for(other):
             return [self._error("bridge: too many bridges", now, code=409)]
         return self._bridges.ask(other)
 
@@ -707,13 +713,13 @@ class CallMachine:
         return self._before_answer(
             ConfigureMedia(
                 denoise=True if option.denoise else None,
-                vad=_json(option.vad),
-                asr=None if waits else _json(option.asr),
-                tts=_json(option.tts),
-                recorder=_json(recorder),
-                agc=_json(option.agc),
+                vad=as_fields(option.vad),
+                asr=None if waits else as_fields(option.asr),
+                tts=as_fields(option.tts),
+                recorder=as_fields(recorder),
+                agc=as_fields(option.agc),
                 ambiance={**self._ambiance, **chosen} or None,
-                media_pass=_json(option.media_pass),
+                media_pass=as_fields(option.media_pass),
                 subscribe=True if option.subscribe and self.call_type is not CallType.WEBSOCKET else None,
             )
         )
@@ -739,7 +745,7 @@ class CallMachine:
         return _unless_empty(
             ConfigureMedia(
                 answered=True if self._is_configured else None,
-                asr=_json(option.asr) if waits else None,
+                asr=as_fields(option.asr) if waits else None,
                 inactivity_timeout_s=option.inactivity_timeout or None,
                 unsupported=tuple(name for name, is_asked in asked.items() if is_asked) or None,
             )
@@ -837,10 +843,6 @@ class CallMachine:
     def _error(self, text: str, now: float, *, sender: str = "command", code: int | None = None) -> Emit:
         at = self._clock.ms(now)
         return Emit(ErrorEvent(track_id=self.call_id, timestamp=at, sender=sender, error=text, code=code))
-
-
-def _json(option: ClientJson | None) -> dict[str, Any] | None:
-    return None if option is None else option.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def _unless_empty(configure: ConfigureMedia) -> list[Effect]:

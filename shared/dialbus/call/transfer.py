@@ -23,8 +23,7 @@ from dialbus.call.effects import (
     SendInvite,
     StopPlayback,
 )
-from dialbus.call.facts import Clock, attendee
-from dialbus.contracts.base import ClientJson
+from dialbus.call.facts import Clock, as_fields, attendee
 from dialbus.contracts.commands import Hangup, Play, Refer
 from dialbus.contracts.events import AnswerEvent, HangupEvent, RejectEvent, RingingEvent, TrackEnd, TrackStart
 from dialbus.contracts.media import REFER_LEG
@@ -217,7 +216,7 @@ class Transfer:
 
     def record(self) -> CallRecord:
         """What is kept of the second leg."""
-        options = self.options.model_dump(mode="json", by_alias=True, exclude_none=True)
+        options = self.options.to_fields()
         return CallRecord(
             call_type="b2bua",
             call_id=self._call_id,
@@ -259,16 +258,12 @@ class Transfer:
         options = self.options
         waits = options.asr is not None and options.asr.start_when_answer
         if not before_answer:
-            return [ConfigureMedia(REFER_LEG, asr=_json(options.asr))] if waits else []
+            return [ConfigureMedia(REFER_LEG, asr=as_fields(options.asr))] if waits else []
         wanted = ConfigureMedia(
             REFER_LEG,
             denoise=True if options.denoise else None,
-            vad=_json(options.vad),
-            asr=None if waits else _json(options.asr),
-            agc=_json(options.agc),
+            vad=as_fields(options.vad),
+            asr=None if waits else as_fields(options.asr),
+            agc=as_fields(options.agc),
         )
         return [] if wanted.says_nothing else [wanted]
-
-
-def _json(option: ClientJson | None) -> dict[str, object] | None:
-    return None if option is None else option.model_dump(mode="json", by_alias=True, exclude_none=True)

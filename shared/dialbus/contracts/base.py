@@ -125,6 +125,10 @@ class ClientJson(BaseModel):
         """Compact JSON, absent optional values left out."""
         return self.model_dump_json(by_alias=True, exclude_none=True)
 
+    def to_fields(self) -> dict[str, Any]:
+        """The same as a JSON object still in one's hands."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
 
 def _placeholders(template: str) -> list[str]:
     return [part[1:-1] for part in template.split(".") if part.startswith("{")]

@@ -9,6 +9,8 @@ from dialbus.contracts.base import U32, CallId, Contract, Request, Taken
 MAIN_LEG = "main"
 REFER_LEG = "refer"
 """The second leg of a transfer."""
+MOST_BRIDGES = 16
+"""Of one call to others at once: each adds 50 frames a second to its media worker's work."""
 
 LegId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]
 LegKind = Literal["rtp", "webrtc", "socket"]

@@ -93,3 +93,19 @@ async def test_p44_accept_without_a_call(exchange: Exchange, call_type: CallType
     await call.expect("reject", code=486)
     await call.expect("error", sender="accept")
     await call.expect_end("failed", "system")
+
+
+async def test_a_flood_of_commands_is_refused_and_the_call_goes_on(exchange: Exchange) -> None:
+    exchange.media.has_room.clear()
+    call = await exchange.opened("invite", call_type=CallType.WEBSOCKET, option={})
+    await exchange.media.allocations.get()
+    with pytest.raises(Refused) as refused:  # noqa: PT012 - one of them, and nobody can say which
+        for _ in range(2000):
+            await call.send("mute")
+    assert refused.value.code == 429
+    exchange.media.has_room.set()
+    await call.expect("trackStart")
+    await call.expect("answer")
+    await call.send("hangup")
+    await call.expect("trackEnd")
+    await call.expect_end("bySystem", "system")
