@@ -151,6 +151,12 @@ def test_o24_timeout_cancels_and_says_408(options: dict[str, int], seconds: int)
     assert story.machine.deadline is None
 
 
+def test_no_other_limit_than_timeout_ends_the_ringing() -> None:
+    (found,) = [effect for effect in referred(timeout=3600).log if isinstance(effect, FindCallee)]
+    assert found.dial.ringing_limit_s is not None
+    assert found.dial.ringing_limit_s > 3600
+
+
 def test_o24_an_answer_that_crosses_the_cancel_changes_nothing() -> None:
     story = referred().ticked()
     story.log.clear()

@@ -824,7 +824,9 @@ class OutgoingCall(Call):
         credentials: Credentials | None = None,
         headers: Mapping[str, str] | None = None,
         hangup_headers: Mapping[str, str] | None = None,
+        ringing_limit_s: float | None = None,
     ) -> None:
+        """`ringing_limit_s` is how long it may ring, when that is not what the agent's timers say."""
         super().__init__(
             agent,
             contact=contact or agent.contact(caller.uri.user),
@@ -834,6 +836,7 @@ class OutgoingCall(Call):
         self.call_id = call_id
         self.local_tag = agent.new_token()
         self._invite = self._first_invite(caller, callee, sdp, headers or {})
+        self._ringing_limit_s = ringing_limit_s
         self._tries = 0
         self._provisional_seen = False
         self._cancel_wanted = False
@@ -842,7 +845,7 @@ class OutgoingCall(Call):
         """Send the INVITE."""
         self._now = now
         self.phase = Phase.PENDING
-        self._emit(SendRequest(self._invite, self._invite.uri))
+        self._emit(SendRequest(self._invite, self._invite.uri, self._ringing_limit_s))
         return self._drain()
 
     def cancel(self, now: float) -> list[CallEffect]:
@@ -936,7 +939,7 @@ class OutgoingCall(Call):
         self._invite = again
         self._provisional_seen = False
         self._dialogs.clear()
-        self._emit(SendRequest(again, again.uri))
+        self._emit(SendRequest(again, again.uri, self._ringing_limit_s))
         return True
 
     def _give_up(self, effect: CallEffect) -> None:

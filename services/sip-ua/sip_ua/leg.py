@@ -259,6 +259,7 @@ class SipLeg:
             credentials=self._way.plan.credentials,
             headers={**self._dial.headers, **((option and option.headers) or {})},
             hangup_headers=_hangup_headers(option),
+            ringing_limit_s=self._dial.ringing_limit_s,
         )
         self._core = core
         self._party = self._ua.add(core, core.call_id, core.local_tag, self._on_sip)

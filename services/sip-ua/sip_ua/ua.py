@@ -78,8 +78,8 @@ class Party:
         """Send what is to be sent, tell the rest, and set the timer anew."""
         for effect in effects:
             match effect:
-                case SendRequest(request, next_hop):
-                    self._ua.send_request(self, request, next_hop)
+                case SendRequest():
+                    self._ua.send_request(self, effect)
                 case SendAck(request, next_hop):
                     self._ua.send_ack(request, next_hop)
                 case SendResponse(response):
@@ -216,12 +216,13 @@ class UserAgent:
 
     # -- out --------------------------------------------------------------------------------------
 
-    def send_request(self, party: Party, request: Request, next_hop: Uri) -> None:
+    def send_request(self, party: Party, sending: SendRequest) -> None:
         """Send a request through a new transaction, after a DNS lookup if its host is a name."""
+        next_hop = sending.next_hop
         if is_ip(next_hop.host):
-            self._request(request, Address(next_hop.host, next_hop.port or 5060))
+            self._request(sending, Address(next_hop.host, next_hop.port or 5060))
         else:
-            self._look_up(self._send_resolved(party, request, next_hop))
+            self._look_up(self._send_resolved(party, sending))
 
     def send_ack(self, request: Request, next_hop: Uri) -> None:
         """Send the ACK to a 2xx."""
@@ -234,16 +235,16 @@ class UserAgent:
         """Send a response through its transaction."""
         self._perform(self._layer.respond(response, self.now()))
 
-    def _request(self, request: Request, destination: Address) -> None:
-        self._perform(self._layer.request(request, destination, self.now()))
+    def _request(self, sending: SendRequest, destination: Address) -> None:
+        self._perform(self._layer.request(sending.request, destination, self.now(), sending.ringing_limit_s))
 
-    async def _send_resolved(self, party: Party, request: Request, next_hop: Uri) -> None:
+    async def _send_resolved(self, party: Party, sending: SendRequest) -> None:
         try:
-            destination = await resolve(next_hop.host, next_hop.port)
+            destination = await resolve(sending.next_hop.host, sending.next_hop.port)
         except Unresolvable as error:
-            party.unsendable(request, error)
+            party.unsendable(sending.request, error)
         else:
-            self._request(request, destination)
+            self._request(sending, destination)
 
     async def _send_ack_resolved(self, request: Request, next_hop: Uri) -> None:
         try:

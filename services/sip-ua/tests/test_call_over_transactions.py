@@ -69,7 +69,10 @@ class Phone:
     def perform(self, effects: list[CallEffect]) -> None:
         for effect in effects:
             match effect:
-                case SendRequest(request, hop) | SendAck(request, hop):
+                case SendRequest(request, hop, limit_s):
+                    address = Address(hop.host, hop.port or 5060)
+                    self.feed(self.layer.request(request, address, self.wire.now, limit_s))
+                case SendAck(request, hop):
                     self.feed(self.layer.request(request, Address(hop.host, hop.port or 5060), self.wire.now))
                 case SendResponse(response):
                     self.feed(self.layer.respond(response, self.wire.now))
@@ -142,13 +145,14 @@ def only_ring(phone: Phone, effect: CallEffect) -> list[CallEffect]:
     return []
 
 
-def dial(phone: Phone, host: str) -> OutgoingCall:
+def dial(phone: Phone, host: str, ringing_limit_s: float | None = None) -> OutgoingCall:
     call = OutgoingCall(
         phone.agent,
         parse_name_addr(f"<sip:ann@{phone.address.host}>"),
         parse_name_addr(f"<sip:bob@{host}>"),
         call_id="one",
         sdp=OFFER,
+        ringing_limit_s=ringing_limit_s,
     )
     phone.call = call
     phone.perform(call.start(phone.wire.now))
@@ -214,6 +218,17 @@ def test_call_to_nobody_is_a_408_after_32_s():
     assert (wire.carried, ann.told) == (7, [Refused(408, "Request Timeout")])
     wire.run(ann, until=99.0)
     assert call.finished
+
+
+@pytest.mark.parametrize("limit_s", [20.0, 1000.0])
+def test_ringing_can_have_a_limit_of_its_own(limit_s: float):
+    wire = Wire(1, loss=0.0)
+    ann, bob = Phone(wire, "192.0.2.1", passive), Phone(wire, "192.0.2.2", only_ring)
+    dial(ann, "192.0.2.2", ringing_limit_s=limit_s)
+    wire.run(ann, bob, until=limit_s - 1)
+    assert Refused(408, "Request Timeout") not in ann.told
+    wire.run(ann, bob, until=limit_s + 1)
+    assert ann.told[-1] == Refused(408, "Request Timeout")
 
 
 def test_call_that_only_rings_is_a_408_after_180_s_and_leaves_nothing_behind():

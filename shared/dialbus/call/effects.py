@@ -27,6 +27,8 @@ class Dial:
     """What the client wants as Call-ID; None: ours to choose."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """On the INVITE, below the client's own."""
+    ringing_limit_s: float | None = None
+    """How long it may ring at the least; None: as long as SIP lets it (protocol 5.11)."""
 
 
 @dataclass(frozen=True, slots=True)

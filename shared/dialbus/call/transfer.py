@@ -31,6 +31,7 @@ from dialbus.contracts.options import ReferOption, masked
 from dialbus.contracts.records import CallRecord, HangupMessage
 
 TIMEOUT_TEXT = "Timeout when refer"
+_MARGIN_S = 60.0
 
 
 class Phase(Enum):
@@ -86,7 +87,9 @@ class Transfer:
 
     def begin(self) -> list[Effect]:
         """First of all, see whether the callee can be called at all; until then nothing is disturbed."""
-        dial = Dial(self._caller, self._callee, self.options.sip, self.options.call_id, self._headers)
+        options = self.options  # the only limit is `timeout` (protocol 6.6), and that is for `deadline` to say
+        limit_s = options.timeout + _MARGIN_S
+        dial = Dial(self._caller, self._callee, options.sip, options.call_id, self._headers, limit_s)
         return [FindCallee(dial, REFER_LEG)]
 
     def callee_found(self) -> list[Effect]:

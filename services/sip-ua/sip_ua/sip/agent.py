@@ -54,6 +54,8 @@ class SendRequest:
 
     request: Request
     next_hop: Uri
+    ringing_limit_s: float | None = None
+    """How long an INVITE may ring; None: as long as the layer's timers say."""
 
 
 @dataclass(frozen=True, slots=True)

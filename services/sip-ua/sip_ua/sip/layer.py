@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -205,8 +205,13 @@ class TransactionLayer:
             return [Received(message, source, None)]
         return self._after(key, entry, entry.transaction.receive(message, now), source)
 
-    def request(self, request: Request, destination: Address, now: float) -> list[LayerEffect]:
-        """Send a request; an ACK without transaction, a CANCEL to wherever its INVITE went."""
+    def request(
+        self, request: Request, destination: Address, now: float, ringing_limit_s: float | None = None
+    ) -> list[LayerEffect]:
+        """Send a request; an ACK without transaction, a CANCEL to wherever its INVITE went.
+
+        `ringing_limit_s` is how long an INVITE may ring, when that is not what the timers say.
+        """
         if request.method == "ACK":
             return [Transmit(request, destination)]
         key = client_key(request)
@@ -218,7 +223,9 @@ class TransactionLayer:
                 destination = invite.address
                 effects += self._after(invite_key, invite, invite.transaction.cancelled(now))
         kind = InviteClientTransaction if request.method == "INVITE" else NonInviteClientTransaction
-        transaction = kind(request, self._timers, reliable=destination.reliable)
+        limit_s = self._timers.proceeding_limit if ringing_limit_s is None else ringing_limit_s
+        timers = replace(self._timers, proceeding_limit=limit_s)
+        transaction = kind(request, timers, reliable=destination.reliable)
         entry = self._entries[key] = _Entry(transaction, destination)
         return effects + self._after(key, entry, transaction.start(now))
 
