@@ -58,7 +58,7 @@ lock: $(READY)  ## Write all lock files anew (ARGS=--upgrade takes newer version
 test-compose:  ## Build and start the containers, scaled, and call them (needs a Docker Engine)
 	tests/compose/smoke.sh
 
-test-interop: $(READY)  ## Against sipp, baresip, coturn and chromium (need to be installed)
+test-interop: $(READY)  ## Against sipp, baresip, coturn, chromium (need to be installed) and the Go SDK
 	$(if $(INTEROP),$(BIN)/python -m pytest -m interop $(INTEROP) $(ARGS),@echo "no tests/interop here" >&2; exit 1)
 
 conformance: $(READY)  ## Every item of tests/conformance/table.tsv on the real ensemble; writes docs/conformance.md

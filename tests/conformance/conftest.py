@@ -150,6 +150,12 @@ class Report:
             lines += [f"| {item.id} | {_cell(item.text)} | {_cell(item.verdict)} | {_tests(item)} |" for item in items]
         return "\n".join(lines) + "\n"
 
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Of pytest: after a whole run an item without a passing test fails the run."""
+        verdicts = {item.verdict for item in self.items.values()}
+        if self.is_whole and any(verdict.startswith("**FAIL") for verdict in verdicts) and not session.exitstatus:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Of pytest: print the table; after a whole run, write it."""
         if not self.expected:

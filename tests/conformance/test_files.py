@@ -54,7 +54,11 @@ async def test_p102_names_of_recordings(exchange: Exchange, wanted: dict[str, An
 
 @pytest.mark.row("P-102")
 @pytest.mark.fault("X-20")
-@pytest.mark.parametrize("name", ["../escaped", f"{ABSOLUTE}-{{id}}", "a/../../escaped", "..\\escaped"])
+@pytest.mark.parametrize(
+    "name",
+    ["../escaped", f"{ABSOLUTE}-{{id}}", "a/../../escaped", "..\\escaped"],
+    ids=["above", "absolute", "above in the middle", "backslash"],
+)
 async def test_p102_no_recording_outside_of_its_folder(exchange: Exchange, name: str) -> None:
     async with inbound(exchange) as call:
         await call.client.send("accept", option={"recorder": {"recorderFile": name}})

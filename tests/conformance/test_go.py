@@ -10,7 +10,7 @@ import pytest
 
 from tests.ensemble import Exchange, StartPhone
 from tests.interop import go_scenarios
-from tests.interop.gosdk import build
+from tests.interop.gosdk import CannotBuild, build
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -18,7 +18,10 @@ pytestmark = pytest.mark.timeout(240)
 @pytest.fixture(scope="session")
 def go_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The program, built once."""
-    return build(tmp_path_factory.mktemp("go"))
+    try:
+        return build(tmp_path_factory.mktemp("go"))
+    except CannotBuild as why:
+        pytest.skip(f"needs Go 1.24 or newer, and its modules: {why}")  # which leaves these rows unproven
 
 
 @pytest.mark.row("P-121", "P-14", "G1", "G2", "G4", "G5", "G9", "G10", "G11", "G15", "G18")
