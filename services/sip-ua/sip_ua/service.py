@@ -28,6 +28,8 @@ MOST_ID_BYTES = 480
 """Of Call-ID and From tag together: with our tag they are a session id, which the bus bounds."""
 STOP_LIMIT_S = 3.0
 """How long the calls have for their BYEs and last events when the service stops."""
+_GONE_WITHIN_S = 2.0
+"""How long a session waits for one with its id that has ended and still gives its media back."""
 
 
 class SipService:
@@ -148,6 +150,10 @@ class SipService:
     async def _on_open(self, opening: OpenSession) -> Contract:
         if self.stopping:
             raise Refused(503, "this sip-ua stops")
+        before = self._calls.get(opening.call_id)
+        if before is not None and before.is_ended:
+            with suppress(TimeoutError):  # its id is free as soon as its client knows of the end
+                await asyncio.wait_for(before.gone(), _GONE_WITHIN_S)
         if opening.call_id in self._calls:
             raise Refused(409, "session id in use")
         call = CallSession.opened(self, opening)

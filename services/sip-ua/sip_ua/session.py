@@ -113,6 +113,7 @@ class CallSession:
         self._unfinished: deque[Effect] = deque()
         """Effects of the current input that are still to be performed."""
         self._subscriptions: list[Subscription] = []
+        self._gone = asyncio.Event()
         self._beside: set[asyncio.Task[None]] = set()
         self._seen: dict[str, float] = {}
         self._last_sequence = 0
@@ -170,6 +171,15 @@ class CallSession:
         return self._machine.answer_time is not None
 
     @property
+    def is_ended(self) -> bool:
+        """Its last words are said, or about to be: only what it holds is still given back."""
+        return self._machine.state is CallState.ENDED
+
+    async def gone(self) -> None:
+        """Wait until nothing of it is left."""
+        await self._gone.wait()
+
+    @property
     def dialogs(self) -> int:
         """SIP legs that are not over."""
         return sum(not leg.is_over for leg in self._legs.values())
@@ -199,6 +209,7 @@ class CallSession:
                 for subscription in self._subscriptions:
                     await subscription.drop()
                 self._host.over(self)
+                self._gone.set()
 
     async def listen(self) -> None:
         """Take requests for this call from now on; they wait until `run()`."""
