@@ -15,14 +15,15 @@ Copies of what already arrived (same branch, method and status) are answered as 
 """
 
 import asyncio
-import hashlib
 import re
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import cast
+
+from tests.peers import digest
 
 Address = tuple[str, int]
 HeaderList = Sequence[tuple[str, str]]
@@ -514,16 +515,11 @@ class Phone(asyncio.DatagramProtocol):
 
 
 def is_authorized(request: Message, username: str, password: str, nonce: str, *, header: str = "Authorization") -> bool:
-    """Whether the digest of a request (MD5, no qop or qop=auth) proves that its sender knows the password."""
+    """Whether the digest of a request answers this nonce and proves that its sender knows the password."""
     value = request.header(header)
-    given = {name: plain or quoted for name, quoted, plain in re.findall(r'(\w+)=(?:"([^"]*)"|([^,\s]+))', value)}
-    if given.get("username") != username or given.get("nonce") != nonce:
+    if not value or digest.answer(value)["nonce"] != nonce:
         return False
-    md5: Callable[[str], str] = lambda text: hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()  # noqa: E731
-    first = md5(f"{username}:{given['realm']}:{password}")
-    second = md5(f"{request.start.split()[0]}:{given['uri']}")
-    middle = f"{nonce}:{given['nc']}:{given['cnonce']}:auth" if given.get("qop") == "auth" else nonce
-    return given.get("response") == md5(f"{first}:{middle}:{second}")
+    return digest.proves(value, username, password, request.start.split()[0], request.body)
 
 
 def _branch() -> str:

@@ -39,6 +39,7 @@ from dialbus.contracts.options import (
     TranscriptionOption,
     VADOption,
 )
+from dialbus.tasks import cancel_all
 from media import bridge, metrics
 from media.audio.concealment import Concealer
 from media.audio.recorder import UnsafePathError, recording_path
@@ -349,6 +350,7 @@ class Leg:
         if self._recording is not None:
             await self._recording.close()
         await self._outbox.close(OUTBOX_WAIT_S)
+        await cancel_all(self._tasks)  # what the last events began, too: the owner that closed the leg needs no telling
         self._log.info("leg.closed", packets_in=self.endpoint.accepted, packets_out=self.endpoint.packets_sent,
                  ignored=dict(self.endpoint.ignored()))  # fmt: skip
         return LegClosed(recordings=self._recorded())

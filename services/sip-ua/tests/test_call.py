@@ -41,11 +41,12 @@ from sip_ua.call import (
 )
 from sip_ua.sip.agent import Agent, LocalProtocolError, SendAck, SendRequest, SendResponse
 from sip_ua.sip.dialog import Dialog
-from sip_ua.sip.digest import Credentials, parse_authorization, verify
+from sip_ua.sip.digest import Credentials
 from sip_ua.sip.layer import server_key
 from sip_ua.sip.message import Headers, Request, Response, response_to
 from sip_ua.sip.parser import parse
 from sip_ua.sip.uri import parse_name_addr
+from tests.peers.digest import proves
 
 OFFER, ANSWER, EARLY, HOLD = b"v=0 offer", b"v=0 answer", b"v=0 early", b"v=0 hold"
 SDP = ("Content-Type", "application/sdp")
@@ -216,8 +217,7 @@ def test_challenge_is_answered_once_with_same_call_id_and_tag_and_a_higher_cseq(
     assert (second.call_id, second.from_tag, str(second.cseq)) == (first.call_id, first.from_tag, "2 INVITE")
     assert second.via.branch != first.via.branch
     assert (second.to_tag, second.headers.get("X-Tenant"), second.body) == (None, "blue", OFFER)
-    proof = parse_authorization(second.headers.get("Authorization") or "")
-    assert verify(proof, SECRET, "INVITE", OFFER)
+    assert proves(second.headers.get("Authorization") or "", SECRET.username, SECRET.password, "INVITE", OFFER)
     assert told(dialled.reply(401, CHALLENGE)) == [Refused(401, "Unauthorized")]
 
 
@@ -326,7 +326,7 @@ def test_bye_is_authenticated_too():
     bye = request_in(call.hang_up(5.0), "BYE")
     again = request_in(call.receive(response_to(bye, 401, headers=[CHALLENGE]), 5.1), "BYE")
     assert str(again.cseq) == "3 BYE"
-    assert verify(parse_authorization(again.headers.get("Authorization") or ""), SECRET, "BYE")
+    assert proves(again.headers.get("Authorization") or "", SECRET.username, SECRET.password, "BYE")
     assert call.receive(response_to(again, 401, headers=[CHALLENGE]), 5.2) == []
 
 

@@ -14,9 +14,10 @@ from sip_ua.registration import (
     Unregistered,
 )
 from sip_ua.sip.agent import Agent, SendRequest
-from sip_ua.sip.digest import Credentials, parse_authorization, verify
+from sip_ua.sip.digest import Credentials
 from sip_ua.sip.message import Headers, Request, Response, response_to
 from sip_ua.sip.uri import parse_uri
+from tests.peers.digest import proves
 
 SECRET = Credentials("7301", "s3cr3t")
 CHALLENGE = ("WWW-Authenticate", 'Digest realm="pbx", nonce="n1", qop="auth", algorithm=MD5')
@@ -88,7 +89,7 @@ def test_challenge_is_answered_once_with_a_higher_cseq():
     first = sent(machine.start(0.0))
     second = sent(machine.receive(reply(first, 401, CHALLENGE), 0.1))
     assert (str(second.cseq), second.call_id, second.from_tag) == ("2 REGISTER", first.call_id, first.from_tag)
-    assert verify(parse_authorization(second.headers.get("Authorization") or ""), SECRET, "REGISTER")
+    assert proves(second.headers.get("Authorization") or "", SECRET.username, SECRET.password, "REGISTER")
     assert machine.receive(reply(second, 401, CHALLENGE), 0.2) == [RegistrationFailed(401, "Unauthorized")]
     assert machine.deadline == 60.2
 

@@ -1,17 +1,16 @@
-"""Digest authentication of requests, both sides' arithmetic (RFC 7616, RFC 8760; RFC 2617 without qop).
+"""Digest authentication of our requests (RFC 7616, RFC 8760; RFC 2617 without qop).
 
 Nonces, cnonces and nonce counts are kept by the caller: nothing here draws random numbers or remembers.
 """
 
 import hashlib
-import hmac
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
 
-from sip_ua.sip.grammar import QUOTED, SWS, TOKEN, bad, quote, split_list, unquote
+from sip_ua.sip.grammar import QUOTED, SWS, TOKEN, quote, split_list, unquote
 from sip_ua.sip.message import Headers
 
 # Strongest first. SHA-512 is in no RFC for SIP, but servers that offer it exist.
@@ -21,7 +20,6 @@ _QOPS: Final = ("auth", "auth-int")  # in our preference: auth-int breaks when a
 
 # challenge = ("Digest" LWS digest-cln *(COMMA digest-cln)) / other-challenge; unquoted values are taken loosely
 _PARAM: Final = re.compile(rf'(?:({TOKEN})[ \t]+)?({TOKEN}){SWS}={SWS}({QUOTED}|[^\s,"]*)')
-_NC: Final = re.compile(r"[0-9A-Fa-f]{8}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +45,6 @@ class Challenge:
     stale: bool = False
     proxy: bool = False
     """Whether it came in Proxy-Authenticate, so that the answer goes into Proxy-Authorization."""
-
-    def __str__(self) -> str:
-        parts = [f'realm="{self.realm}"', f'nonce="{self.nonce}"']
-        if self.opaque is not None:
-            parts.append(f'opaque="{self.opaque}"')
-        if self.stale:
-            parts.append("stale=true")
-        if self.algorithm is not None:
-            parts.append(f"algorithm={self.algorithm}")
-        if self.qop:
-            parts.append(f'qop="{",".join(self.qop)}"')
-        return "Digest " + ", ".join(parts)
 
     @property
     def answer_header(self) -> str:
@@ -164,32 +150,6 @@ class Authorization:
         return "Digest " + ", ".join(parts)
 
 
-def parse_authorization(value: str) -> Authorization:
-    """The answer in an Authorization value; raises GrammarError when it is no complete Digest answer."""
-    schemes = _schemes(value)
-    if len(schemes) != 1:
-        bad("Authorization")
-    params = {name: _inner(text) for name, text in schemes[0].items()}
-    missing = [name for name in ("username", "realm", "nonce", "uri", "response") if name not in params]
-    qop, nc = params.get("qop"), params.get("nc")
-    if missing or (nc is not None and not _NC.fullmatch(nc)) or _hash_of(params.get("algorithm")) not in _HASHES:
-        bad("Authorization")
-    if qop is not None and (qop.lower() not in _QOPS or nc is None or "cnonce" not in params):
-        bad("Authorization")
-    return Authorization(
-        params["username"],
-        params["realm"],
-        params["nonce"],
-        params["uri"],
-        params["response"].lower(),
-        params.get("algorithm"),
-        None if qop is None else qop.lower(),
-        params.get("cnonce"),
-        None if nc is None else int(nc, 16),
-        params.get("opaque"),
-    )
-
-
 def authorize(
     challenge: Challenge,
     credentials: Credentials,
@@ -219,18 +179,6 @@ def authorize(
         challenge.opaque,
     )
     return str(replace(answer, response=_response(answer, credentials, method, body)))
-
-
-def verify(answer: Authorization, credentials: Credentials, method: str, body: bytes = b"") -> bool:
-    """Whether the answer proves the password, in constant time.
-
-    The caller has yet to check that realm, nonce and opaque are its own, that nc grew, that algorithm and qop
-    are among those it offered, and that uri is the Request-URI.
-    """
-    if unquote(f'"{answer.username}"') != credentials.username:
-        return False
-    expected = _response(answer, credentials, method, body)
-    return hmac.compare_digest(expected.encode(), answer.response.encode())
 
 
 def _response(answer: Authorization, credentials: Credentials, method: str, body: bytes) -> str:
