@@ -1,6 +1,6 @@
 """DTLS-SRTP of one leg: the handshake in memory, then keys for SRTP. Sans-IO. Sources: RFC 5763, RFC 5764, RFC 6347.
 
-Datagrams go in through `receive`, what is to be sent comes out of `take`; `deadline` says when to call `tick`.
+Datagrams go in through `receive`, what is to be sent comes out of `take`; `wait_s` says when to call `tick`.
 """
 
 import secrets
@@ -140,7 +140,7 @@ class DtlsSrtp:
         self._collect()
 
     def tick(self) -> None:
-        """The deadline has passed: send again what may be lost."""
+        """`wait_s` has passed: send again what may be lost."""
         self._ssl.DTLSv1_handle_timeout()
         self._collect()
 
