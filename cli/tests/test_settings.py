@@ -75,7 +75,7 @@ def test_the_example_file_as_it_is_changes_no_default() -> None:
 
 
 def test_the_example_file_names_every_key_and_no_other(tmp_path: Path) -> None:
-    text = re.sub(r"^# (?=[a-z_.]+ = |\[\[|\[[a-z]+\]$)", "", EXAMPLE.read_text(), flags=re.MULTILINE)
+    text = re.sub(r"^# (?=[a-z_.]+ = |\[\[|\[[a-z]+\] *(?:#|$))", "", EXAMPLE.read_text(), flags=re.MULTILINE)
     file = tmp_path / "config.toml"
     file.write_text(text.replace('"…', '"'))
 
