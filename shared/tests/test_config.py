@@ -28,7 +28,7 @@ headers = [["X-Key", "k"]]
 
 def config_of(table: dict[str, Any]) -> Config:
     """The settings of a file whose content this is."""
-    with unittest.mock.patch("dialbus.config._read", return_value=table):
+    with unittest.mock.patch("dialbus.config.loading._read", return_value=table):
         return load(None, {}).config
 
 

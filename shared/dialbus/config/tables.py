@@ -1,186 +1,17 @@
-"""One `config.toml` in the seed's form, every key also an environment variable (protocol section 8).
+"""Every table and key of `config.toml`, with its default (protocol section 8)."""
 
-`DIALBUS_` plus the key's path in capitals joined by `_` names the variable: `[ua] udp_port` is
-`DIALBUS_UA_UDP_PORT`. The environment wins over the file. Both layouts are accepted in one file; the seed's
-`[ua]` table wins over the flat key. A bad value ends the process with the list of all of them; an unknown key
-warns and names the nearest known one.
-"""
-
-import difflib
-import json
-import os
 import re
-import sys
-import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from ipaddress import ip_address
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    model_validator,
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from dialbus.config.values import (
+    Address, Codecs, Duration, HeaderPairs, HostPort, Ip, Line, Pattern, PortNumber, TOKEN, host_and_port, listed,
+    shown_url, unpacked,
 )
-
-PREFIX = "DIALBUS_"
-
-MOST_SECONDS = 86_400 * 366
-MOST_PATTERN_LENGTH = 256
-"""Of a regular expression in the settings."""
-_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
-_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h)?\s*$")
-_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
-
-
-class ConfigError(Exception):
-    """Settings that can't be used; `lines` has one readable line per fault, each naming its setting."""
-
-    def __init__(self, *lines: str) -> None:
-        super().__init__("; ".join(lines))
-        self.lines = lines
-
-
-def duration_s(value: Any) -> Any:
-    """Seconds of a duration text: `50s`, `1m`, `1.5h`, `250ms`; a bare number is seconds."""
-    if isinstance(value, str):
-        match = _DURATION.match(value)
-        if match is None:
-            raise ValueError("a duration is a number with ms, s, m or h, such as 50s")
-        return float(match[1]) * _UNIT_S[match[2]]
-    return value
-
-
-@dataclass(frozen=True, slots=True)
-class HostPort:
-    """An address to listen on or connect to."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def parse_host_port(value: Any) -> Any:
-    """`host:port`, `[v6]:port` or `:port` (all interfaces)."""
-    if isinstance(value, HostPort):
-        return value
-    if isinstance(value, str):
-        host, colon, port = value.rpartition(":")
-        if colon and port.isdigit() and int(port) <= 65535:
-            return HostPort(host.strip("[]") or "0.0.0.0", int(port))
-    raise ValueError("an address is host:port, such as 0.0.0.0:8080")
-
-
-def _ip(value: str) -> str:
-    try:
-        ip_address(value)
-    except ValueError:
-        raise ValueError("an IP address without a port or a name, such as 203.0.113.7") from None
-    return value
-
-
-def _host_and_port(value: str) -> str:
-    match = _HOST_AND_PORT.fullmatch(value)
-    if match is None or not 0 < int(match[1] or 5060) < 65536:
-        raise ValueError("a host, or host:port, such as sip.example.org:5060")
-    return value
-
-
-def _line(value: str) -> str:
-    """Text that stands in a header: nothing in it may begin another one."""
-    if not value.isprintable():
-        raise ValueError("control characters are not allowed")
-    return value
-
-
-def _header_lines(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    for name, value in pairs:
-        if not _TOKEN.fullmatch(name) or not value.isprintable():
-            raise ValueError(f"{name[:64]!r} and its value make no header")
-    return pairs
-
-
-def _pattern(value: Any) -> Any:
-    if isinstance(value, re.Pattern):
-        return value
-    if not isinstance(value, str) or len(value) > MOST_PATTERN_LENGTH:
-        raise ValueError(f"a regular expression of at most {MOST_PATTERN_LENGTH} characters")
-    try:
-        return re.compile(value)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(f"not a regular expression: {error}") from None
-
-
-def _list(value: Any) -> Any:
-    """Lists may come from the environment as JSON or separated by commas."""
-    if isinstance(value, str):
-        text = value.strip()
-        return _json(text) if text.startswith("[") else [part.strip() for part in text.split(",") if part.strip()]
-    return value
-
-
-def _json(value: Any) -> Any:
-    """Tables and lists of tables come from the environment as JSON."""
-    if isinstance(value, str):
-        try:
-            return json.loads(value)
-        except ValueError as error:
-            raise ValueError(f"not JSON: {error}") from None
-    return value
-
-
-def _header_pairs(value: Any) -> Any:
-    """`[["K","V"]]`, a table, or JSON of either."""
-    value = _json(value)
-    return list(value.items()) if isinstance(value, dict) else value
-
-
-Duration = Annotated[float, BeforeValidator(duration_s), Field(ge=0, le=MOST_SECONDS, allow_inf_nan=False)]
-Address = Annotated[HostPort, BeforeValidator(parse_host_port)]
-Ip = Annotated[str, AfterValidator(_ip)]
-PortNumber = Annotated[int, Field(ge=0, le=65535)]
-HeaderPairs = Annotated[list[tuple[str, str]], BeforeValidator(_header_pairs), AfterValidator(_header_lines)]
-Line = Annotated[str, AfterValidator(_line)]
-Pattern = Annotated[re.Pattern[str], BeforeValidator(_pattern)]
-CodecName = Literal["pcmu", "pcma", "g722", "opus", "telephone_event"]
-LegKind = Literal["rtp", "webrtc", "socket"]
-
-
-def _codec_names(value: Any, info: ValidationInfo) -> Any:
-    """Names in their order, each once; what an anchor has and we don't is left out with a warning."""
-    names = _list(value)
-    if not isinstance(names, list):
-        return names
-    lowered = [str(name).strip().lower() for name in names]
-    known = dict.fromkeys(_CODEC_SYNONYMS.get(name, name) for name in lowered if name not in _ABSENT_CODECS)
-    for name in sorted(_ABSENT_CODECS & set(lowered)):
-        _warn(info, f"codecs: {name} is not available, left out")
-    return list(known)
-
-
-def _has_audio(names: list[CodecName]) -> list[CodecName]:
-    if set(names) <= {"telephone_event"}:
-        raise ValueError("no codec for audio is left")
-    return names
-
-
-def _warn(info: ValidationInfo, text: str) -> None:
-    if info.context is not None:
-        info.context.append(text)
-
-
-Codecs = Annotated[list[CodecName], BeforeValidator(_codec_names), AfterValidator(_has_audio)]
-_CODEC_SYNONYMS = {"dtmf": "telephone_event", "2833": "telephone_event", "telephone-event": "telephone_event"}
-_ABSENT_CODECS = frozenset({"g729"})
+from dialbus.contracts.media import LegKind
 
 
 def _not_a_playbook(value: Any) -> Any:
@@ -206,8 +37,8 @@ class HandlerConfig(Section):
 
     type: Annotated[Literal["webhook"], BeforeValidator(_not_a_playbook)] = "webhook"
     url: str | None = None
-    urls: Annotated[list[str], BeforeValidator(_list)] = []
-    method: Annotated[str, Field(pattern=f"^{_TOKEN.pattern}$")] = "POST"
+    urls: Annotated[list[str], BeforeValidator(listed)] = []
+    method: Annotated[str, Field(pattern=f"^{TOKEN.pattern}$")] = "POST"
     headers: HeaderPairs = []
     timeout: Duration = 10.0
     secret: str | None = Field(default=None, repr=False)
@@ -223,7 +54,7 @@ class HandlerConfig(Section):
         for target in self.targets:
             if not target.lower().startswith(("http://", "https://")):
                 raise ValueError(
-                    f"a webhook URL begins with http:// or https://, not {_without_credentials(target)[:80]!r}"
+                    f"a webhook URL begins with http:// or https://, not {shown_url(target)[:80]!r}"
                 )
         return self
 
@@ -239,7 +70,7 @@ class CredentialConfig(Section):
 class RegisterUser(Section):
     """One entry of `register_users`."""
 
-    server: Annotated[str, AfterValidator(_host_and_port)]
+    server: Annotated[str, AfterValidator(host_and_port)]
     username: Annotated[str, Field(min_length=1)]
     display_name: Line | None = None
     disabled: bool = False
@@ -257,7 +88,7 @@ class UriParts(Section):
     """New parts of a URI; absent: kept. A host may carry a port; without one the URI keeps its own."""
 
     user: Annotated[str, Field(min_length=1, max_length=256)] | None = None
-    host: Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_host_and_port)] | None = None
+    host: Annotated[str, Field(min_length=1, max_length=256), AfterValidator(host_and_port)] | None = None
 
 
 class TrunkMatch(Section):
@@ -296,7 +127,7 @@ class UaConfig(Section):
     useragent: Annotated[Line, Field(min_length=1)] = "dialbus/0.1.0"
     callid_suffix: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+$")] | None = None
     accept_timeout: Duration = 60.0
-    register_users: Annotated[list[RegisterUser], BeforeValidator(_json)] = []
+    register_users: Annotated[list[RegisterUser], BeforeValidator(unpacked)] = []
     graceful_shutdown: bool = True
     graceful_shutdown_timeout: Duration = 30.0
     handler: HandlerConfig = HandlerConfig()
@@ -321,7 +152,7 @@ class MediaConfig(Section):
     """`[media]`: a media worker."""
 
     max_calls: Annotated[int, Field(ge=1)] = 200
-    accept: Annotated[list[LegKind], BeforeValidator(_list), Field(min_length=1)] = ["rtp", "webrtc", "socket"]
+    accept: Annotated[list[LegKind], BeforeValidator(listed), Field(min_length=1)] = ["rtp", "webrtc", "socket"]
     """Kinds of legs that this worker takes: WebRTC costs much more CPU and can have workers of its own."""
 
 
@@ -365,7 +196,7 @@ class RecordingConfig(Section):
 class IceServer(Section):
     """One entry of `[[ice_servers]]`, as browsers know it."""
 
-    urls: Annotated[list[str], BeforeValidator(_list)]
+    urls: Annotated[list[str], BeforeValidator(listed)]
     username: str | None = None
     credential: str | None = Field(default=None, repr=False)
 
@@ -413,7 +244,7 @@ class FetchConfig(Section):
 
 
 def _lowered_keys(value: Any) -> Any:
-    value = _json(value)
+    value = unpacked(value)
     return {str(name).lower(): item for name, item in value.items()} if isinstance(value, Mapping) else value
 
 
@@ -438,7 +269,7 @@ class ProvidersConfig(Section):
 class AmiConfig(Section):
     """`[ami]`: who may use /ami/v1 besides loopback addresses."""
 
-    allows: Annotated[list[str], BeforeValidator(_list)] = []
+    allows: Annotated[list[str], BeforeValidator(listed)] = []
     """Addresses or networks; `*` is everybody."""
 
 
@@ -456,9 +287,9 @@ class Config(Section):
     rtp_bind_ip: Ip | None = None
     enable_rtp_latching: bool = True
     codecs: Codecs = ["g722", "pcmu", "pcma", "telephone_event"]
-    trunk_rules: Annotated[list[TrunkRule], BeforeValidator(_json)] = []
+    trunk_rules: Annotated[list[TrunkRule], BeforeValidator(unpacked)] = []
     """Rewrite outbound calls, `invite` and `refer` alike; the first rule that matches."""
-    ice_servers: Annotated[list[IceServer] | None, BeforeValidator(_json)] = None
+    ice_servers: Annotated[list[IceServer] | None, BeforeValidator(unpacked)] = None
     """Told to browsers and used by us; absent: one public STUN entry is told, none is used."""
     recorder_path: Path = Path("./config/recorders")
     recorder_format: Literal["wav"] = "wav"
@@ -489,205 +320,3 @@ class Config(Section):
         if self.rtp_end_port < self.rtp_start_port:
             raise ValueError("rtp_end_port: must not be below rtp_start_port")
         return self
-
-
-_FLAT_UA = ("addr", "udp_port", "useragent", "accept_timeout", "register_users", "graceful_shutdown",
-            "graceful_shutdown_timeout", "handler", "callid_suffix")  # fmt: skip
-_FLAT_RECORDING = {"path": "recorder_path", "format": "recorder_format"}
-_IGNORED = frozenset({
-    "proxy", "console", "database_url", "restsend_token", "stun_server", "log_file", "http_gzip", "tls_port",
-    "tls_cert_file", "tls_key_file", "enable_srtp", "enable_ice_lite", "auto_learn_public_address",
-    "http_access_skip_paths", "rewrites", "peers", "recording.filename_pattern",
-    "recording.native_samplerate",
-})  # fmt: skip
-"""Keys of the anchors that this version does not act on; named in one warning each."""
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """Settings and what was odd about them."""
-
-    config: Config
-    warnings: tuple[str, ...] = ()
-
-
-def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Loaded:
-    """Settings from the file (the default `config.toml` may be absent, a named one may not) and the environment.
-
-    Raises ConfigError with every fault at once.
-    """
-    environ = os.environ if environ is None else environ
-    named = path or (Path(environ[PREFIX + "CONF"]) if environ.get(PREFIX + "CONF") else None)
-    data = _read(named or Path("config.toml"), required=named is not None)
-    warnings: list[str] = []
-    table = _seed_form(data)
-    warnings += _unknown(table, Config)
-    for keys, value in _from_environment(environ, warnings):
-        _put(table, keys, value)
-    try:
-        config = Config.model_validate(table, context=warnings)
-        return Loaded(config, tuple(warnings))
-    except ValidationError as error:
-        raise ConfigError(*(_fault(item, environ) for item in error.errors(include_url=False))) from None
-
-
-def _read(path: Path, *, required: bool) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        if required:
-            raise ConfigError(f"--conf: no file {path}") from None
-        return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from None
-
-
-def _seed_form(data: dict[str, Any]) -> dict[str, Any]:
-    """Flat keys of active-call moved to where the seed has them; a key of the seed's form wins."""
-    table = dict(data)
-    flat = {key: table.pop(key) for key in _FLAT_UA if key in table}
-    if flat and isinstance(table.get("ua", {}), Mapping):
-        table["ua"] = flat | dict(table.get("ua", {}))
-    recording = table.get("recording")
-    if isinstance(recording, Mapping):
-        table["recording"] = {key: value for key, value in recording.items() if key not in _FLAT_RECORDING}
-        for key, name in _FLAT_RECORDING.items():
-            if key in recording:
-                table.setdefault(name, recording[key])
-    return table
-
-
-def _unknown(table: Mapping[str, Any], model: type[BaseModel], prefix: str = "") -> list[str]:
-    warnings = []
-    fields = {field.alias or name: field for name, field in model.model_fields.items()}
-    for key, value in table.items():
-        if key not in fields:
-            if f"{prefix}{key}" in _IGNORED:
-                warnings.append(f"{prefix}{key}: not supported by this version, ignored")
-            else:
-                near = difflib.get_close_matches(key, fields, n=1)
-                hint = f", did you mean {prefix}{near[0]}?" if near else ""
-                warnings.append(f"{prefix}{key}: unknown key, ignored{hint}")
-        elif (section := _section(fields[key].annotation)) is not None:
-            for item, index in _tables(value):
-                warnings += _unknown(item, section, f"{prefix}{key}{index}.")
-    return warnings
-
-
-def _tables(value: Any) -> Iterator[tuple[Mapping[str, Any], str]]:
-    """A table itself, or those in a list, each with its index as text."""
-    if isinstance(value, Mapping):
-        yield value, ""
-    elif isinstance(value, list):
-        yield from ((item, f"[{number}]") for number, item in enumerate(value) if isinstance(item, Mapping))
-
-
-def _section(annotation: Any) -> type[BaseModel] | None:
-    """The table behind `Table`, `Table | None`, `list[Table]`, …"""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-    return next((found for part in get_args(annotation) if (found := _section(part)) is not None), None)
-
-
-def variables(model: type[BaseModel] = Config, path: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Every environment variable with the key path that it sets, in the file's order.
-
-    A table has one for each of its keys; a list, or a table of names, is one variable with JSON in it.
-    """
-    for name, field in model.model_fields.items():
-        keys = (*path, name)
-        section = _section(field.annotation)
-        if section is not None and get_origin(field.annotation) is not list and not _holds_list(field.annotation):
-            yield from variables(section, keys)
-        else:
-            yield PREFIX + "_".join(keys).upper(), keys
-
-
-def _holds_list(annotation: Any) -> bool:
-    return any(get_origin(part) is list for part in get_args(annotation))
-
-
-_SECRET_KEYS = frozenset({"password", "secret", "headers", "credential", "http_token"})
-"""Keys whose text or list is never printed; `credential` is a table in one place and a text in another."""
-_OWN = frozenset({"CONF", "RUN_DIR", "SUPERVISOR_PID", "INSTANCE", "BUILD_NETWORK", "CONFIG", "HTTP_PORT", "NATS_PORT"})
-"""Variables of the supervisor and of docker-compose.yml, which are no settings."""
-
-
-def _from_environment(environ: Mapping[str, str], warnings: list[str]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    known = dict(variables())
-    for name, value in sorted(environ.items()):
-        if not name.startswith(PREFIX) or name[len(PREFIX) :] in _OWN:
-            continue
-        if name in known:
-            yield known[name], value
-        else:
-            near = difflib.get_close_matches(name, known, n=1)
-            warnings.append(f"{name}: unknown variable, ignored" + (f", did you mean {near[0]}?" if near else ""))
-
-
-def _put(table: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
-    for key in keys[:-1]:
-        below = table.get(key, {})
-        if not isinstance(below, Mapping):
-            return  # no table at all: the fault is told where the whole is checked
-        table[key] = dict(below)
-        table = table[key]
-    table[keys[-1]] = value
-
-
-def _fault(item: Any, environ: Mapping[str, str]) -> str:
-    """One line: the setting, and the variable when it came from there; its value unless it may be a secret."""
-    keys = tuple(str(part) for part in item["loc"])
-    names = (PREFIX + "_".join(keys[:depth]).upper() for depth in range(len(keys), 0, -1))
-    variable = next((name for name in names if name in environ), None)
-    where = f"{variable} ({'.'.join(keys)})" if variable is not None else ".".join(keys)
-    message = item["msg"].removeprefix("Value error, ")
-    value = item["input"]
-    tellable = isinstance(value, str | int | float) and not any(_is_secret(key) for key in keys)
-    shown = f", got {_without_credentials(value)[:200]!r}" if item["type"] != "missing" and tellable else ""
-    return f"{where}: {message}{shown}" if where else f"{message}"
-
-
-def _is_secret(key: str) -> bool:
-    """Whether what is below this key is, or holds, something that nobody else may read."""
-    return key in _SECRET_KEYS or key in ("register_users", "ice_servers")
-
-
-def _without_credentials(value: Any) -> str:
-    """A value as text; of a URL neither the user's name and password nor the query are left."""
-    text = re.sub(r"//[^/@\s]+@", "//***@", str(value))
-    return re.sub(r"^(https?://[^?\s]+)\?\S+$", r"\1?***", text, flags=re.IGNORECASE)
-
-
-def load_or_exit(path: Path | None = None) -> Loaded:
-    """`load`, but a fault is printed as one line each and ends the process with code 2."""
-    try:
-        return load(path)
-    except ConfigError as error:
-        for line in error.lines:
-            print(f"dialbus: config: {line}", file=sys.stderr)  # noqa: T201 - before logging is configured
-        raise SystemExit(2) from None
-
-
-def masked(config: Config) -> dict[str, Any]:
-    """The settings for the log, secrets replaced by `***`."""
-
-    def walk(value: Any, key: str = "") -> Any:
-        if value and key in _SECRET_KEYS and not isinstance(value, BaseModel):
-            return "***"
-        if isinstance(value, BaseModel):
-            return {name: walk(getattr(value, name), name) for name in type(value).model_fields}
-        if isinstance(value, dict):
-            return {name: walk(item, name) for name, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [walk(item, key) for item in value]
-        if isinstance(value, int | float | bool | type(None)):
-            return value
-        return value.pattern if isinstance(value, re.Pattern) else _without_credentials(value)
-
-    return {name: walk(getattr(config, name), name) for name in type(config).model_fields}
-
-
-def shown_url(url: str) -> str:
-    """A URL as it may be printed: without the secrets that some put into it."""
-    return _without_credentials(url)
