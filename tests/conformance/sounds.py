@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import av
 import numpy as np
 
+from tests.peers.audio_files import audio_file
 from tests.peers.rtp import tone
 
 FREQUENCY_HZ = 700
@@ -27,9 +27,9 @@ class Sounds:
         files = {
             "/tone.wav": ("audio/wav", _wav(mono, 24000, 1)),
             "/stereo.wav": ("audio/wav", _wav(stereo, 24000, 2)),
-            "/tone.mp3": ("audio/mpeg", _encoded(mono, 24000, "mp3", "libmp3lame")),
-            "/tone.ogg": ("audio/ogg", _encoded(mono, 24000, "ogg", "libopus")),
-            "/by-content-type": ("audio/mpeg", _encoded(mono, 24000, "mp3", "libmp3lame")),
+            "/tone.mp3": ("audio/mpeg", audio_file("mp3", [mono], 24000)),
+            "/tone.ogg": ("audio/ogg", audio_file("opus", [mono], 24000)),
+            "/by-content-type": ("audio/mpeg", audio_file("mp3", [mono], 24000)),
             "/noise.wav": ("audio/wav", bytes(range(256)) * 40),
         }
         outer = self
@@ -73,15 +73,4 @@ def _wav(pcm: "np.ndarray[Any, np.dtype[np.int16]]", rate_hz: int, channels: int
         file.setsampwidth(2)
         file.setframerate(rate_hz)
         file.writeframes(pcm.tobytes())
-    return buffer.getvalue()
-
-
-def _encoded(pcm: "np.ndarray[Any, np.dtype[np.int16]]", rate_hz: int, container: str, codec: str) -> bytes:
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format=container) as file:
-        stream = file.add_stream(codec, rate=rate_hz, layout="mono")
-        frame = av.AudioFrame.from_ndarray(pcm.reshape(1, -1), format="s16", layout="mono")
-        frame.sample_rate = rate_hz
-        for packet in [*stream.encode(frame), *stream.encode(None)]:
-            file.mux(packet)
     return buffer.getvalue()
