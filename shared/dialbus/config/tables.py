@@ -1,6 +1,5 @@
 """Every table and key of `config.toml`, with its default (protocol section 8)."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -8,8 +7,20 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from dialbus.config.values import (
-    Address, Codecs, Duration, HeaderPairs, HostPort, Ip, Line, Pattern, PortNumber, TOKEN, host_and_port, listed,
-    shown_url, unpacked,
+    TOKEN,
+    Address,
+    Codecs,
+    Duration,
+    HeaderPairs,
+    HostPort,
+    Ip,
+    Line,
+    Pattern,
+    PortNumber,
+    host_and_port,
+    listed,
+    shown_url,
+    unpacked,
 )
 from dialbus.contracts.media import LegKind
 
@@ -53,9 +64,7 @@ class HandlerConfig(Section):
     def _http_only(self) -> "HandlerConfig":
         for target in self.targets:
             if not target.lower().startswith(("http://", "https://")):
-                raise ValueError(
-                    f"a webhook URL begins with http:// or https://, not {shown_url(target)[:80]!r}"
-                )
+                raise ValueError(f"a webhook URL begins with http:// or https://, not {shown_url(target)[:80]!r}")
         return self
 
 

@@ -1,0 +1,53 @@
+"""One `config.toml` in the seed's form, every key also an environment variable (protocol section 8).
+
+`DIALBUS_` plus the key's path in capitals joined by `_` names the variable: `[ua] udp_port` is
+`DIALBUS_UA_UDP_PORT`. The environment wins over the file. Both layouts are accepted in one file; the seed's
+`[ua]` table wins over the flat key. A bad value ends the process with the list of all of them; an unknown key
+warns and names the nearest known one.
+"""
+
+from dialbus.config.loading import ConfigError, Loaded, load, load_or_exit, masked, variables
+from dialbus.config.tables import (
+    AsrConfig,
+    CallRecordConfig,
+    Config,
+    FetchConfig,
+    HandlerConfig,
+    IceServer,
+    NatsConfig,
+    ProvidersConfig,
+    RegisterUser,
+    TrunkRewrite,
+    TrunkRule,
+    TtsConfig,
+    UriParts,
+    UriPattern,
+)
+from dialbus.config.values import HostPort, duration_s, parse_host_port, shown_url
+
+__all__ = [
+    "AsrConfig",
+    "CallRecordConfig",
+    "Config",
+    "ConfigError",
+    "FetchConfig",
+    "HandlerConfig",
+    "HostPort",
+    "IceServer",
+    "Loaded",
+    "NatsConfig",
+    "ProvidersConfig",
+    "RegisterUser",
+    "TrunkRewrite",
+    "TrunkRule",
+    "TtsConfig",
+    "UriParts",
+    "UriPattern",
+    "duration_s",
+    "load",
+    "load_or_exit",
+    "masked",
+    "parse_host_port",
+    "shown_url",
+    "variables",
+]
