@@ -81,6 +81,9 @@ _COMMANDS_S = 1.0
 """How long commands that arrived before the socket closed may still take."""
 _LAST_EVENTS_S = 2.0
 """How long the last events of a call that we ended are waited for."""
+_REJECT_LEAD_S = 0.1
+"""How long a client has `reject` for itself before the `hangup` behind it: the Go SDK hands every event to a goroutine of
+its own, and its Invite returns with the words of whichever of the two runs first (protocol G3, G18)."""
 _CLOSE_S = 0.5
 """How long a cancelled task may take to clean up before it is cancelled again."""
 _STOP_S = 3.5
@@ -301,9 +304,14 @@ class ClientSocket:
                 self._frames.task_done()
 
     async def _deliver(self) -> None:
+        clock, may_end_at = asyncio.get_running_loop().time, 0.0
         async with aclosing(self._bus.events(self._call_id, self._session.first_sequence)) as events:
             async for event in events:
                 self._note_track(event)
+                if event.name == "reject":
+                    may_end_at = clock() + _REJECT_LEAD_S
+                elif event.name == "hangup":
+                    await asyncio.sleep(may_end_at - clock())
                 for effect in self._conversation.event(event.number, event.name, event.data.decode()):
                     if isinstance(effect, Close):
                         return

@@ -703,6 +703,23 @@ def test_2_5_6_a_synthesiser_that_cannot_start_ends_the_playback_and_auto_hangup
     assert leg.events() == [(0, Started("p")), (0, Failed("tts", 500, "no voice")), (0, Ended("p", 0, auto_hangup))]
 
 
+def test_2_5_6_audio_around_a_text_that_cannot_be_spoken_is_heard_in_one_playback():
+    leg = Leg()
+    audio = {
+        "text": encoded(np.full(320, 700, dtype=np.int16)),
+        "option": {"samplerate": 8000},
+        "base64": True,
+    }  # 40 ms
+    leg.say(**audio, play_id="p")
+    leg.say("One.", play_id="p")
+    leg.note(leg.playback.speech_failed(leg.requests()[0].utterance_id, 404, "no voice", leg.now, fatal=True))
+    leg.say(**audio, play_id="p", end_of_stream=True)
+    leg.run(200)
+
+    assert leg.kinds() == [Started, Failed, Ended]
+    assert leg.sound[:5] == [700, 700, 700, 700, 0]
+
+
 @pytest.mark.parametrize("text", ["", "  \n", "\U0001f44b\U0001f3fd"])
 @pytest.mark.parametrize("fields", [{}, {"play_id": "p"}, {"play_id": "p", "end_of_stream": True}])
 def test_2_5_6_empty_text_alone_starts_and_ends_at_once(text: str, fields: dict[str, object]):

@@ -17,7 +17,7 @@ from websockets.frames import Frame, Opcode
 
 from dialbus.bus import Bus, Refused
 from dialbus.contracts.base import Contract
-from dialbus.contracts.events import CustomEvent
+from dialbus.contracts.events import CustomEvent, RejectEvent
 from dialbus.contracts.session import CallState, ClientCommandSent
 from dialbus.sessions import Sessions
 from tests.contract.gateway.conftest import Owner, events_until_closed, next_event, sip_ua, socket
@@ -50,6 +50,25 @@ async def test_pending_call_is_taken_replayed_commanded_and_closed_with_1000_aft
         assert (last["event"], last["seq"]) == ("hangup", 2)
         assert client.close_code == 1000
     assert owner.detached.empty()
+
+
+async def test_a_hangup_leaves_the_reject_before_it_a_moment_of_its_own(
+    gateway: ServiceProcess, bus: Bus, call_id: str
+) -> None:
+    """G3, G18: the Go SDK handles events in goroutines, and the first of the two tells why the call failed."""
+    owner = await Owner.serve(bus, call_id)
+    await owner.offer()
+
+    async with socket(gateway, f"id={call_id}") as client:
+        await next_message(owner.attached)
+        clock = asyncio.get_running_loop().time
+        emitted_at = clock()
+        await bus.emit(call_id, RejectEvent(timestamp=2, track_id=call_id, code=486, reason="Busy Here"))
+        await owner.end()
+        events = await events_until_closed(client)
+
+    assert [event["event"] for event in events] == ["incoming", "reject", "hangup"]
+    assert clock() >= emitted_at + 0.1
 
 
 @pytest.mark.parametrize("written", [lambda text: text, quote, quote_plus, lambda text: quote(text, safe="+@")])

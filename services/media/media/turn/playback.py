@@ -234,6 +234,7 @@ class _Playback:
     heard_since_drain: bool = False
     closed: bool = False  # endOfStream
     at_once: bool = False  # nothing to say: ends when it starts
+    given_up: bool = False  # the synthesiser cannot work at all: ends at its drain
     auto_hangup: bool = False
     wait_ms: int | None = None
     paused: bool = False
@@ -438,8 +439,8 @@ class Playback:
     ) -> list[PlaybackEffect]:
         """An utterance gets no (further) audio: it is skipped, what came of it is played (2.5.6).
 
-        With `fatal`, the synthesiser cannot work at all: nothing further is asked of it and the playback
-        ends at its drain.
+        With `fatal`, the synthesiser cannot work at all: the texts that wait are skipped too, and the playback ends
+        at its drain unless something more comes for it.
         """
         playback = self._running
         if playback is None or self._awaited(utterance_id) is None:
@@ -448,9 +449,10 @@ class Playback:
         self._playout.finish(utterance_id)
         effects: list[PlaybackEffect] = [Failed("tts", code or 500, reason)]
         if fatal:
-            playback.closed = True
-            awaited = list(playback.awaited)
+            playback.given_up = True
+            awaited, audio = list(playback.awaited), [given for given in playback.queue if given.pcm is not None]
             effects += self._cancel(playback)
+            playback.queue.extend(audio)
             for key in awaited:
                 self._playout.finish(key)
         return effects + self._settle(now)
@@ -553,7 +555,8 @@ class Playback:
         if not text.strip():
             playback.at_once = cmd_seq == 0 and (not command.streaming or command.auto_hangup)
         else:
-            playback.drained_at, playback.heard_since_drain, playback.at_once = None, False, False
+            playback.drained_at, playback.heard_since_drain = None, False
+            playback.at_once, playback.given_up = False, False
             if command.base64:
                 effects += self._queue_audio(playback, command, cmd_seq)
             elif playback.streaming:
@@ -695,7 +698,7 @@ class Playback:
         """When a drained playback ends by itself (2.5.2, 2.5.3); infinity while it is not drained."""
         if playback.drained_at is None:
             return math.inf
-        if playback.cut or playback.closed or playback.at_once or playback.file is not None:
+        if playback.cut or playback.closed or playback.at_once or playback.given_up or playback.file is not None:
             return playback.drained_at
         if playback.streaming:
             return max(playback.drained_at, playback.touched_at + self._limits.stream_idle_s)
@@ -721,7 +724,7 @@ class Playback:
     def _arm_timer(self, playback: _Playback, now: float) -> None:
         by_grace = (
             playback.file is None
-            and not (playback.streaming or playback.closed or playback.at_once)
+            and not (playback.streaming or playback.closed or playback.at_once or playback.given_up)
             and playback.play_id is not None
         )
         if not by_grace or playback.drained_at is None:
