@@ -82,8 +82,8 @@ _COMMANDS_S = 1.0
 _LAST_EVENTS_S = 2.0
 """How long the last events of a call that we ended are waited for."""
 _REJECT_LEAD_S = 0.1
-"""How long a client has `reject` for itself before the `hangup` behind it: the Go SDK hands every event to a goroutine of
-its own, and its Invite returns with the words of whichever of the two runs first (protocol G3, G18)."""
+"""How long a client has `reject` for itself before the `hangup` behind it: the Go SDK hands every event to a goroutine
+of its own, and its Invite returns with the words of whichever of the two runs first (protocol G3, G18)."""
 _CLOSE_S = 0.5
 """How long a cancelled task may take to clean up before it is cancelled again."""
 _STOP_S = 3.5
