@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conformance.parties import LEVEL, SERVER, SOON_S, SPOKEN_S, Call, amplitude, inbound, recent
+from tests.conformance.parties import LEVEL, SERVER, SOON_S, SPOKEN_S, Call, amplitude, inbound, outbound, recent
 from tests.conformance.sounds import Sounds
 from tests.ensemble import Exchange
 from tests.harness import eventually
@@ -419,6 +419,19 @@ async def test_p072_interrupt_with_nothing_playing_says_nothing(exchange: Exchan
         await call.client.send("history", speaker="x", text="after")
         await call.client.expect("addHistory", SOON_S)
         assert told(call) == "addHistory"
+
+
+@pytest.mark.row("P-72", "G4")
+async def test_p072_interrupt_while_it_rings_says_nothing(exchange: Exchange) -> None:
+    async with outbound(exchange) as call:
+        dialog = await call.invite()
+        for graceful in (True, False):
+            await call.client.send("interrupt", graceful=graceful)
+        await call.client.send("history", speaker="x", text="after")
+        await call.client.expect("addHistory", SOON_S)
+        assert not call.client.of("error")
+        dialog.reject(486)
+        await call.client.until_closed(SOON_S)
 
 
 @pytest.mark.row("P-74")

@@ -181,7 +181,8 @@ class Fetcher:
                 raise FetchError(f"the server answered {answer.status_code}", 502) from None
             except InvalidURI:
                 raise FetchError("not a URL of a WebSocket", 400) from None
-            except (OSError, EOFError, WebSocketException, TimeoutError) as error:
+            # AssertionError: what websockets raises when the peer talks, and says nonsense, before it was asked.
+            except (OSError, EOFError, WebSocketException, TimeoutError, AssertionError) as error:
                 failure = error
         raise _unreachable(failure)
 
@@ -268,7 +269,14 @@ def _redirected(url: httpx.URL, location: str) -> httpx.URL:
 
 
 def _unreachable(error: Exception | None) -> FetchError:
-    return FetchError(f"can't be fetched: {error or type(error).__name__}", 502, temporary=True)
+    match error:
+        case TimeoutError():
+            why = "no answer in time"
+        case AssertionError():
+            why = "the server talks before it is asked"
+        case _:
+            why = str(error) or type(error).__name__
+    return FetchError(f"can't be fetched: {why}", 502, temporary=True)
 
 
 def _inner(address: IPv6Address) -> Address:

@@ -281,7 +281,13 @@ class Leg:
             self._mute(command.track_id, isinstance(command, commands.Mute))
             return
         if self._playback is None:
-            raise Refused(409, f"{command.command}: the leg has no media yet")
+            match command:
+                case commands.Interrupt():
+                    return  # nothing plays, which is no fault (G4)
+                case commands.Pause() | commands.Resume():
+                    raise Refused(404, f"track not found: {self.server_track}")
+                case _:
+                    raise Refused(409, f"{command.command}: the leg has no media yet")
         self._perform(self._effects_of(self._playback, command, loop=loop))
 
     async def stop_playback(self, *, interruption: bool, play_id: str | None = None) -> None:
@@ -754,7 +760,8 @@ class Leg:
             case core.Interrupted():
                 put(bridge.interruption(effect, track, now))
             case core.Failed(sender, code, reason) | core.Refused(sender, code, reason):
-                self._put_error(track, sender, code, reason)
+                # A command that failed is told on the main track, whatever it was about (section 2).
+                self._put_error(self.main_track if sender == "command" else track, sender, code, reason)
             case core.SpeechCompleted():
                 self._put_metrics(f"completed.tts.{effect.provider}", effect.duration_ms, bridge.completed_data(effect))
             case InputTimeout(started_at, duration_ms):

@@ -180,6 +180,17 @@ async def test_a_server_that_says_nothing_is_given_up():
     assert [(error.code, error.temporary) for error in errors] == [(504, True)] * 2
 
 
+async def test_a_peer_that_talks_before_it_is_asked_is_a_failure_like_others(monkeypatch: pytest.MonkeyPatch):
+    """What websockets then raises depends on which came first, and can be a bare AssertionError."""
+
+    async def handshake(*_: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(Fetcher, "_handshake", handshake)
+    error = await _refusal(_fetcher().websocket("ws://127.0.0.1:9/"))
+    assert (error.code, str(error)) == (502, "can't be fetched: the server talks before it is asked")
+
+
 @pytest.mark.parametrize("url", ["http://", "http://a:b:c/", "http://127.0.0.1:99999/a.wav", "ftp://127.0.0.1/a.wav"])
 async def test_what_is_no_url_is_told(url: str):
     assert (await _refusal(_fetcher().get(url))).code == 400

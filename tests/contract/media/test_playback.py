@@ -224,6 +224,26 @@ async def test_closing_cuts_what_plays_and_stores_everything_before_the_reply(bu
     assert await bus.last_sequence() == before
 
 
+async def test_a_leg_that_nobody_answered_yet_has_nothing_to_interrupt(dial: Dial):
+    call = await dial(connect=False)
+
+    await call.do("interrupt")
+    await call.do("interrupt", graceful=True)
+    for command, code in (("pause", 404), ("resume", 404), ("tts", 409)):
+        with pytest.raises(Refused) as refused:
+            await call.do(command, text="Hello.")
+        assert refused.value.code == code
+    assert call.events == []
+
+
+async def test_a_command_that_failed_is_told_on_the_main_track(dial: Dial):
+    call = await dial()
+
+    await call.do("pause")
+    error = await call.until("error")
+    assert (error["sender"], error["trackId"]) == ("command", call.call_id)
+
+
 async def test_bad_commands_are_refused(dial: Dial):
     call = await dial()
 
