@@ -28,6 +28,7 @@ MOST_ID_BYTES = 480
 """Of Call-ID and From tag together: with our tag they are a session id, which the bus bounds."""
 STOP_LIMIT_S = 3.0
 """How long the calls have for their BYEs and last events when the service stops."""
+_FULL = "call limit reached"
 _GONE_WITHIN_S = 2.0
 """How long a session waits for one with its id that has ended and still gives its media back."""
 
@@ -141,6 +142,10 @@ class SipService:
             **{f"transactions_{name}": value for name, value in self.ua.transaction_counts().items()},
         }
 
+    @property
+    def _is_full(self) -> bool:
+        return len(self._calls) >= self.config.ua.max_calls
+
     # -- beginnings -------------------------------------------------------------------------------
 
     async def _on_heartbeat(self, beat: Heartbeat) -> None:
@@ -156,6 +161,8 @@ class SipService:
                 await asyncio.wait_for(before.gone(), _GONE_WITHIN_S)
         if opening.call_id in self._calls:
             raise Refused(409, "session id in use")
+        if self._is_full:
+            raise Refused(503, _FULL)
         call = CallSession.opened(self, opening)
         self._calls[call.call_id] = call
         try:
@@ -167,8 +174,8 @@ class SipService:
         return Taken()
 
     def _on_invite(self, invite: Request, source: Address) -> None:
-        if self.stopping or not self.bus.connected:
-            reason = "stopping" if self.stopping else "the bus is away"
+        if self.stopping or self._is_full or not self.bus.connected:
+            reason = "stopping" if self.stopping else _FULL if self._is_full else "the bus is away"
             header = ("Reason", f'SIP;cause=503;text="{reason}"')
             self.ua.send_response(response_to(invite, 503, None, new_token(8), [header]))
             return

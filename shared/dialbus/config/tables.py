@@ -136,6 +136,8 @@ class UaConfig(Section):
     useragent: Annotated[Line, Field(min_length=1)] = "dialbus/0.1.0"
     callid_suffix: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+$")] | None = None
     accept_timeout: Duration = 60.0
+    max_calls: Annotated[int, Field(ge=1)] = 1000
+    """Calls of all types at once, pending ones included; further ones get 503."""
     register_users: Annotated[list[RegisterUser], BeforeValidator(unpacked)] = []
     graceful_shutdown: bool = True
     graceful_shutdown_timeout: Duration = 30.0

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from dialbus.bus import Bus, NoResponder
+from dialbus.bus import Bus, NoResponder, Refused
 from dialbus.contracts.base import Taken
 from dialbus.contracts.media import Playback
 from dialbus.contracts.session import Heartbeat, OpenSession
@@ -42,6 +42,22 @@ async def test_accept_stops_the_clock(bus: Bus, service_env: dict[str, str], pho
         first.assert_silent()
         await call.send("hangup")
         await first.expect_bye()
+
+
+async def test_a_full_sip_ua_takes_no_call_until_one_ends(bus: Bus, service_env: dict[str, str], phone: Phone) -> None:
+    """5.6: the call limit; pending calls count, so that a flood of INVITEs is a flood of 503s."""
+    async with _exchange(bus, service_env, DIALBUS_UA_MAX_CALLS="1") as exchange:
+        first = phone.call(exchange.uri)
+        call = await exchange.taken(first)
+        refusal = await phone.call(exchange.uri).expect_response(503)
+        assert refusal.header("Reason") == 'SIP;cause=503;text="call limit reached"'
+        with pytest.raises(Refused, match="call limit reached"):
+            await exchange.opened("invite", option={"callee": phone.uri})
+
+        await call.send("reject")
+        await first.expect_response(603)
+        await call.expect_end("rejected", "callee")
+        await exchange.taken(phone.call(exchange.uri))
 
 
 async def test_heartbeats_count_calls_dialogs_and_transactions(
