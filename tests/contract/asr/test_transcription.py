@@ -119,8 +119,15 @@ async def test_close_gives_an_unfinished_utterance_its_final_first(media: MediaW
 
     assert [transcript.final for transcript in heard][-1:] == [True]
     assert wer("And so my fellow Americans", heard[-1].text) <= 0.15, heard[-1].text
-    with pytest.raises(NoResponder):
-        await media.close()
+
+    async def nobody_listens() -> bool:
+        try:
+            await media.close()
+        except NoResponder:
+            return True
+        return False
+
+    await eventually(nobody_listens)
 
 
 async def test_audio_sent_at_once_after_the_reply_is_heard(media: MediaWorker) -> None:

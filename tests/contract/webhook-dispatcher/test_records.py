@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from dialbus.bus import Bus
+from dialbus.bus import RECORDS_STREAM, Bus
 from dialbus.contracts.records import WriteRecord
 from tests.harness import ServiceProcess, eventually, next_message, run_service
 
@@ -28,6 +28,12 @@ def writer(service_env: dict[str, str]) -> Start:
         return run_service("webhook_dispatcher", service_env | named)
 
     return start
+
+
+@pytest.fixture(autouse=True)
+async def no_other_records(bus: Bus) -> None:
+    """The server is that of the whole run: records of other tests' calls wait in the queue, too."""
+    await bus._js.purge_stream(RECORDS_STREAM)
 
 
 @pytest.fixture
