@@ -22,7 +22,7 @@ JFK = "And so my fellow Americans, ask not what your country can do for you, ask
 REPLY = "Thank you for calling. Your car is ready and you can collect it today."
 RATE_HZ = 16_000
 MOST_MISHEARD = 0.25
-"""Of the words: the browser's own gain control and noise suppression, then 8 kHz, cost the smallest model two or three."""
+"""Of the words: the browser's own gain control, then 8 kHz, cost the smallest model two or three."""
 
 LIKE_AGENT_JS = """
 const send = WebSocket.prototype.send;
