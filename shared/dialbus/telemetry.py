@@ -5,9 +5,10 @@ the leg begins and never passed along; credentials, audio and transcripts are ne
 """
 
 import logging
+import re
 import secrets
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -16,6 +17,30 @@ import structlog
 
 TRACEPARENT = "traceparent"
 _trace: ContextVar[str | None] = ContextVar("trace", default=None)
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_NOT_IN_TRACES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"}
+
+
+class _Quoted:
+    """Text that the console renderer writes as a literal, as it does by itself for line ends but not for a NUL."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return repr(self._text)
+
+
+def _quote_controls(_: Any, __: str, facts: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """No control character of an outsider's text reaches a terminal, or ends a line, as itself."""
+    for name, value in facts.items():
+        if isinstance(value, str) and _CONTROL.search(value):
+            # Tracebacks, and messages, are written as they are.
+            as_is = name in ("exception", "stack", "event")
+            facts[name] = value.translate(_NOT_IN_TRACES) if as_is else _Quoted(value)
+    return facts
 
 
 def configure(*, service: str, instance: str, level: str = "info", fmt: str = "text") -> None:
@@ -31,6 +56,7 @@ def configure(*, service: str, instance: str, level: str = "info", fmt: str = "t
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            *([] if fmt == "json" else [_quote_controls]),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
