@@ -561,6 +561,7 @@ class CallSession:
         """What the lost worker had begun is in the stream; our last event, just stored, is where it ends."""
         found = await self._host.sessions.get(self.call_id)
         begun: Counts[tuple[str, str | None]] = Counts()
+        since_ms: dict[tuple[str, str | None], int] = {}
         async with (
             asyncio.timeout(LOST_TRACKS_WAIT_S),
             aclosing(self._host.bus.events(self.call_id, found.first_sequence if found else 0)) as events,
@@ -570,6 +571,7 @@ class CallSession:
                 track = (str(fields.get("trackId")), fields.get("playId"))
                 if event.name == "trackStart" and track[0] != self.call_id:
                     begun[track] += 1
+                    since_ms[track] = fields["timestamp"]
                 elif event.name == "trackEnd":
                     begun[track] -= 1
                 if event.sequence >= self._last_sequence:
@@ -577,7 +579,8 @@ class CallSession:
         begun.subtract((track, None) for track in ours)
         for track_id, play_id in reversed(list(begun.elements())):
             now_ms = int(datetime.now(UTC).timestamp() * 1000)
-            end = TrackEnd(track_id=track_id, timestamp=now_ms, duration=0, ssrc=0, play_id=play_id)
+            duration = max(0, now_ms - since_ms[track_id, play_id])  # another machine's clock may be ahead
+            end = TrackEnd(track_id=track_id, timestamp=now_ms, duration=duration, ssrc=0, play_id=play_id)
             await self._host.bus.emit(self.call_id, end)
 
     # -- outbound legs ----------------------------------------------------------------------------

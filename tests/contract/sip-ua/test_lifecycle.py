@@ -4,11 +4,13 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import pytest
 
 from dialbus.bus import Bus, NoResponder, Refused
 from dialbus.contracts.base import Taken
+from dialbus.contracts.events import TrackStart
 from dialbus.contracts.media import Playback
 from dialbus.contracts.session import Heartbeat, OpenSession
 from tests.harness import eventually, messages_of, run_service
@@ -177,10 +179,15 @@ async def test_media_worker_that_falls_silent_ends_its_calls(
     async with _exchange(bus, service_env) as exchange:
         dialog = phone.call(exchange.uri)
         call = await exchange.accepted(dialog)
+        now_ms = int(datetime.now(UTC).timestamp() * 1000)
+        await bus.emit(call.call_id, TrackStart(timestamp=now_ms, track_id="srv", play_id="p"))
+        await call.expect("trackStart")
         await exchange.heartbeat("media", WORKER)
         await dialog.expect_request("BYE", timeout_s=10)
         await call.expect("error", sender="media", error="the media worker is gone")
-        await call.expect("trackEnd")
+        spoken = await call.expect("trackEnd", trackId="srv", playId="p")
+        assert 1_000 < spoken["duration"] <= spoken["timestamp"] - now_ms
+        await call.expect("trackEnd", trackId=call.call_id)
         await call.expect_end("failed", "system")
 
 
