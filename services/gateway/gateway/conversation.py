@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
+from dialbus.call.facts import reason_word
 from gateway.uplink import DEFAULT_BYTES_PER_SECOND, Uplink
 
 MOST_TEXT_BYTES = 1 << 20
@@ -91,10 +92,29 @@ class Disown:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Append an `error` event with `sender` "command" to the call's events."""
+    """Append an `error` event to the call's events."""
 
     error: str
     code: int
+    sender: str = "command"
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Append a `reject` event to the call's events."""
+
+    reason: str
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Free the id and append the call's last events, for there is no owner to do it; `hangup` closes the socket."""
+
+    reason: str
+    initiator: str
+    caller: str | None = None
+    callee: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +151,10 @@ class Close:
     reason: str = ""
 
 
-Effect = Attach | Open | Forward | Subscribe | Audio | Detach | Forget | Disown | Report | Send | Ping | Record | Close
+Effect = (
+    Attach | Open | Forward | Subscribe | Audio | Detach | Forget | Disown
+    | Report | Reject | End | Send | Ping | Record | Close
+)  # fmt: skip
 
 
 class Refusal(Enum):
@@ -163,6 +186,7 @@ class Conversation:
         self._subscribed = False
         self._owned = pending
         self._opening = False
+        self._ending = False
         self._ended = False
         self._left = False
 
@@ -173,8 +197,8 @@ class Conversation:
 
     @property
     def owned(self) -> bool:
-        """A worker runs the call, so more events will come."""
-        return self._owned
+        """More events will come: a worker runs the call, or its last events are on their way."""
+        return self._owned or self._ending
 
     def connected(self) -> list[Effect]:
         """The socket is open."""
@@ -187,7 +211,7 @@ class Conversation:
 
     def text(self, text: str) -> list[Effect]:
         """A text frame. What is no command is reported, and the socket stays open."""
-        if self._ended or self._left:
+        if self._ending or self._ended or self._left:
             return []
         try:
             command = self._parse(text)
@@ -215,7 +239,7 @@ class Conversation:
 
     def leave(self) -> list[Effect]:
         """The client is gone, or the gateway stops: the call ends, or the idle session is forgotten. Once."""
-        if self._left or self._ended:
+        if self._left or self._ending or self._ended:
             return []
         self._left = True
         # A first command that was not answered yet may have found an owner all the same.
@@ -248,13 +272,35 @@ class Conversation:
                 # Like an id that no dialog has: an idle session, in which `accept` fails (section 1.2).
                 self._owned = False
                 return [Disown(), Report(reason or "the call is gone", code or _NOBODY_CODE)]
-            case Open(), Refusal.NOBODY:
-                return [Report("no sip-ua has room for the call", _NOBODY_CODE)]
+            case Open(command), Refusal.NOBODY:
+                return self._without_owner(command, "no sip-ua has room for the call")
+            case Open(command), Refusal.NO if code == _NOBODY_CODE:
+                return self._without_owner(command, reason)
             case _, Refusal.NOBODY:
                 return [Report("the worker that owns the call is gone", _NOBODY_CODE)]
             case _, Refusal.SILENCE:
                 return [Report(f"the worker that owns the call did not answer: {reason}", _NOBODY_CODE)]
         return [Report(reason, code)]
+
+    def _without_owner(self, command: dict[str, Any], why: str) -> list[Effect]:
+        """What the first command of an idle session comes to that found no owner, as an owner would have told it."""
+        match command:
+            case {"command": "invite"}:  # a local fault (section 2.1, O7)
+                option = command.get("option") or {}
+                end = End("failed", "system", option.get("caller"), option.get("callee"))
+                return self._end(end, Report(why, _NOBODY_CODE, "invite"))
+            case {"command": "accept"}:  # section 2.3
+                text = "no pending call"
+                return self._end(End("failed", "system"), Reject(text, 486), Report(text, _NOBODY_CODE, "accept"))
+            case {"command": "hangup"} if command.get("refer") is not True:
+                reason = reason_word(command.get("reason") or "bySystem")
+                return self._end(End(reason, command.get("initiator") or "system"))
+        return [Report(why, _NOBODY_CODE)]
+
+    def _end(self, end: End, *told: Effect) -> list[Effect]:
+        # From here on the id may belong to another socket: nothing of this one may touch its session.
+        self._ending = True
+        return [*told, end]
 
     # -- the call's events ------------------------------------------------------------------------
 

@@ -19,12 +19,12 @@ from typing import Any
 from prometheus_client import Counter, Gauge
 
 from dialbus import telemetry
-from dialbus.bus import Bus, BusError, Conflict, NoReply, NoResponder, Refused, StreamedEvent, Subscription
+from dialbus.bus import Bus, BusError, Conflict, NoReply, NoResponder, Refused, Subscription
 from dialbus.contracts import session as contracts
 from dialbus.contracts.audio import FROM_CLIENT, TO_CLIENT
 from dialbus.contracts.base import Request, Taken
 from dialbus.contracts.commands import Accept, BadCommand, Invite, command_from, load_json
-from dialbus.contracts.events import ErrorEvent, HangupEvent, TrackEnd
+from dialbus.contracts.events import ErrorEvent, RejectEvent
 from dialbus.contracts.options import masked
 from dialbus.contracts.session import (
     CallState,
@@ -52,6 +52,7 @@ from gateway.conversation import (
     Detach,
     Disown,
     Effect,
+    End,
     Forget,
     Forward,
     KeepAlive,
@@ -59,11 +60,13 @@ from gateway.conversation import (
     Ping,
     Record,
     Refusal,
+    Reject,
     Report,
     Send,
     Subscribe,
 )
 from gateway.dump import Dump, dump
+from gateway.ending import Ending
 from gateway.errors import BadId, BusAway, IdInUse, ShuttingDown, UpgradeDenied, WrongPath
 from gateway.ids import SocketQuery, generated, is_possible, parse_query
 from gateway.uplink import Throttle, bytes_per_second
@@ -171,32 +174,30 @@ class ClientSocket:
         self._audio: asyncio.Queue[bytes] = asyncio.Queue(_MOST_WAITING_AUDIO)
         self._subscriptions: list[Subscription] = []
         self._stopping = asyncio.Event()
-        self._tracks: dict[tuple[str, str | None], None] = {}
-        """Tracks that have begun and not ended, in the order of their beginning."""
+        self._ending = Ending(session.call_id, session.created_at)
         self._record = Dump(None)
 
     def stop(self) -> None:
         """The gateway stops: end the call, deliver its last events, close with 1001."""
         self._stopping.set()
 
-    async def owner_lost(self) -> None:
-        """The worker that ran the call is gone with all it knew: say so, and what every call ends with."""
+    async def owner_lost(self, session: Session) -> None:
+        """The worker that ran the call is gone with all it knew: say so, and what every call ends with.
+
+        `session`: as the owner left it.
+        """
         log.warning("call.owner_lost")
         await self._sessions.delete(self._call_id)
-        now = datetime.now(UTC)
         await self._report("the worker that owned the call is gone", 500)
-        for track_id, play_id in list(reversed(self._tracks)):
-            end = TrackEnd(timestamp=_ms(now), track_id=track_id, play_id=play_id, duration=0, ssrc=0)
-            await self._bus.emit(self._call_id, end)
-        hangup = HangupEvent(
-            timestamp=_ms(now),
-            track_id=self._call_id,
-            start_time=self._session.created_at,
-            hangup_time=now.isoformat(),
-            reason="failed",
-            initiator="system",
+        await self._tell_end("failed", "system", session.caller, session.callee)
+
+    async def _tell_end(self, reason: str, initiator: str, caller: str | None, callee: str | None) -> None:
+        """The call's last events, in its owner's place; composed at once, for they are noted as they come back."""
+        last = self._ending.events(
+            _ms(datetime.now(UTC)), reason=reason, initiator=initiator, caller=caller, callee=callee
         )
-        await self._bus.emit(self._call_id, hangup)
+        for event in last:
+            await self._bus.emit(self._call_id, event)
 
     async def run(self, dump_path: Path | None) -> None:
         """Serve the socket until it is closed and the call has been told."""
@@ -307,7 +308,7 @@ class ClientSocket:
         clock, may_end_at = asyncio.get_running_loop().time, 0.0
         async with aclosing(self._bus.events(self._call_id, self._session.first_sequence)) as events:
             async for event in events:
-                self._note_track(event)
+                self._ending.note(event.name, event.data)
                 if event.name == "reject":
                     may_end_at = clock() + _REJECT_LEAD_S
                 elif event.name == "hangup":
@@ -327,15 +328,6 @@ class ClientSocket:
             self._audio.get_nowait()
             _audio_dropped.inc()
         self._audio.put_nowait(data)
-
-    def _note_track(self, event: StreamedEvent) -> None:
-        if event.name in ("trackStart", "trackEnd"):
-            fields = json.loads(event.data)
-            track = (fields["trackId"], fields.get("playId"))
-            if event.name == "trackStart":
-                self._tracks[track] = None
-            else:
-                self._tracks.pop(track, None)
 
     async def _stay_alive(self) -> None:
         loop = asyncio.get_running_loop()
@@ -381,8 +373,16 @@ class ClientSocket:
                 await self._connection.close(code, reason)
             case Record(text):
                 await self._show(text)
-            case Report(error, code):
-                await self._report(error, code)
+            case Report(error, code, sender):
+                await self._report(error, code, sender)
+            case Reject(reason, code):
+                now_ms = _ms(datetime.now(UTC))
+                await self._bus.emit(
+                    self._call_id, RejectEvent(timestamp=now_ms, track_id=self._call_id, reason=reason, code=code)
+                )
+            case End(reason, initiator, caller, callee):
+                await self._sessions.delete(self._call_id)  # before `hangup`: then the id is free
+                await self._tell_end(reason, initiator, caller, callee)
             case Forget():
                 await self._sessions.delete(self._call_id)
             case Disown():
@@ -415,10 +415,10 @@ class ClientSocket:
             with suppress(BusError):
                 await self._bus.publish_raw(self._call_id, FROM_CLIENT, data)
 
-    async def _report(self, error: str, code: int) -> None:
+    async def _report(self, error: str, code: int, sender: str = "command") -> None:
         log.info("command.failed", code=code, error=error)
         event = ErrorEvent(
-            timestamp=_ms(datetime.now(UTC)), track_id=self._call_id, sender="command", error=error, code=code
+            timestamp=_ms(datetime.now(UTC)), track_id=self._call_id, sender=sender, error=error, code=code
         )
         await self._bus.emit(self._call_id, event)
 
@@ -563,7 +563,7 @@ class CallSockets:
                     session = await self._sessions.get(socket.call_id)
                     if session is not None and session.owner in gone:
                         with telemetry.bound(call_id=socket.call_id):
-                            await socket.owner_lost()
+                            await socket.owner_lost(session)
                 except BusError as error:
                     log.warning("call.owner_lost_not_told", call_id=socket.call_id, error=str(error))
 

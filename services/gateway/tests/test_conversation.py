@@ -14,6 +14,8 @@ from gateway.conversation import (
     Conversation,
     Detach,
     Disown,
+    Effect,
+    End,
     Forget,
     Forward,
     KeepAlive,
@@ -21,6 +23,7 @@ from gateway.conversation import (
     Ping,
     Record,
     Refusal,
+    Reject,
     Report,
     Send,
     Subscribe,
@@ -71,6 +74,50 @@ def test_session_that_found_no_owner_tries_again_with_the_next_command() -> None
     _, sent = conversation.text(TTS)
     assert conversation.not_taken(sent, Refusal.NOBODY) == [Report("no sip-ua has room for the call", 503)]
     assert conversation.text(TTS)[1] == Open(json.loads(TTS))
+
+
+NO_CALL = [Reject("no pending call", 486), Report("no pending call", 503, "accept"), End("failed", "system")]
+
+
+@pytest.mark.parametrize(("why", "code"), [(Refusal.NOBODY, 0), (Refusal.NO, 503)])
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (
+            {"command": "invite", "option": {"caller": "sip:a@b", "callee": "sip:c@d"}},
+            [Report("no sip-ua has room for the call", 503, "invite"), End("failed", "system", "sip:a@b", "sip:c@d")],
+        ),
+        ({"command": "accept"}, NO_CALL),
+        ({"command": "hangup"}, [End("bySystem", "system")]),
+        ({"command": "hangup", "reason": "caller", "initiator": "me"}, [End("byCaller", "me")]),
+    ],
+)
+def test_what_needs_an_owner_and_finds_none_ends_the_session_for_good(
+    command: dict[str, Any], expected: list[Effect], why: Refusal, code: int
+) -> None:
+    conversation = idle()
+    _, sent = conversation.text(json.dumps(command))
+    assert conversation.not_taken(sent, why, code=code, reason="no sip-ua has room for the call") == expected
+    assert conversation.owned, "its last events are awaited"
+    assert conversation.text(TTS) == []
+    assert conversation.leave() == [], "the id may be another's by now"
+    last = conversation.event(2, "hangup", '{"event":"hangup","trackId":"s.1"}')
+    assert last[1:] == [Close(1000)]
+
+
+@pytest.mark.parametrize(("why", "code"), [(Refusal.SILENCE, 0), (Refusal.NO, 400), (Refusal.NO, 409)])
+def test_invite_that_may_have_found_an_owner_or_is_wrong_is_reported_only(why: Refusal, code: int) -> None:
+    conversation = idle()
+    _, sent = conversation.text('{"command":"invite"}')
+    (report,) = conversation.not_taken(sent, why, code=code, reason="x")
+    assert isinstance(report, Report)
+    assert report.sender == "command"
+
+
+def test_hangup_of_a_second_leg_that_nobody_has_leaves_the_session_alone() -> None:
+    conversation = idle()
+    _, sent = conversation.text('{"command":"hangup","refer":true}')
+    assert conversation.not_taken(sent, Refusal.NOBODY) == [Report("no sip-ua has room for the call", 503)]
 
 
 def test_command_id_travels_with_the_command() -> None:

@@ -6,7 +6,7 @@ import re
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -17,10 +17,10 @@ from websockets.frames import Frame, Opcode
 
 from dialbus.bus import Bus, Refused
 from dialbus.contracts.base import Contract
-from dialbus.contracts.events import CustomEvent, RejectEvent
-from dialbus.contracts.session import CallState, ClientCommandSent
+from dialbus.contracts.events import AnswerEvent, CustomEvent, RejectEvent, TrackStart
+from dialbus.contracts.session import CallState, ClientCommandSent, Heartbeat
 from dialbus.sessions import Sessions
-from tests.contract.gateway.conftest import Owner, events_until_closed, next_event, sip_ua, socket
+from tests.contract.gateway.conftest import NOW, Owner, events_until_closed, next_event, sip_ua, socket
 from tests.harness import ServiceProcess, eventually, next_message
 
 ACCEPT = {"command": "accept", "option": {}}
@@ -243,14 +243,72 @@ async def test_refused_command_is_an_error_event_with_the_owners_code(
 async def test_without_a_responder_the_client_is_told_at_once(
     shared_gateway: ServiceProcess, bus: Bus, call_id: str
 ) -> None:
+    tts = json.dumps({"command": "tts", "text": "hi"})
     async with socket(shared_gateway, f"id={call_id}") as client:
-        await client.send(json.dumps(INVITE))
+        await client.send(tts)
         error = await next_event(client, 1.5)
         assert (error["event"], error["sender"], error["code"]) == ("error", "command", 503)
         assert error["error"] == "no sip-ua has room for the call"
         opened = await sip_ua(bus)  # room appears: the session is still idle and tries again
-        await client.send(json.dumps(INVITE))
+        await client.send(tts)
         assert (await next_message(opened)).call_id == call_id
+
+
+@pytest.mark.parametrize(
+    ("command", "told", "ended"),
+    [
+        (INVITE, [("error", "invite", 503)], ("failed", "system")),
+        (ACCEPT, [("reject", None, 486), ("error", "accept", 503)], ("failed", "system")),
+        ({"command": "hangup"}, [], ("bySystem", "system")),
+        ({"command": "hangup", "reason": "enough", "initiator": "me"}, [], ("enough", "me")),
+    ],
+    ids=["invite", "accept", "hangup", "hangup with words"],
+)
+async def test_without_a_responder_the_session_ends_as_an_owner_would_end_it(
+    shared_gateway: ServiceProcess,
+    call_id: str,
+    command: dict[str, Any],
+    told: list[tuple[str, str | None, int]],
+    ended: tuple[str, str],
+) -> None:
+    for _ in range(2):  # the id is free again at once
+        async with socket(shared_gateway, f"id={call_id}") as client:
+            await client.send(json.dumps(command))
+            *before, last = await events_until_closed(client)
+            assert [(event["event"], event.get("sender"), event["code"]) for event in before] == told
+            assert (last["event"], last["trackId"], last["refer"]) == ("hangup", call_id, False)
+            assert (last["reason"], last["initiator"]) == ended
+            assert client.close_code == 1000
+            if command is INVITE:
+                assert last["to"]["username"] == "7455"
+
+
+async def test_owner_that_falls_silent_is_stood_in_for_with_the_second_leg_ended_first(
+    shared_gateway: ServiceProcess, bus: Bus, call_id: str
+) -> None:
+    owner = await Owner.serve(bus, call_id)
+    await owner.offer()
+    async with socket(shared_gateway, f"id={call_id}") as client:
+        await bus.publish(Heartbeat(service="sip-ua", instance="sip-ua-test", version="x", in_use=1, started_at=NOW))
+        now_ms = int(datetime.now(UTC).timestamp() * 1000)
+        for event in (
+            TrackStart(timestamp=now_ms, track_id=call_id),
+            AnswerEvent(timestamp=now_ms, track_id=call_id, sdp=""),
+            TrackStart(timestamp=now_ms, track_id="srv"),
+            AnswerEvent(timestamp=now_ms, track_id="srv", sdp="", refer=True),
+        ):
+            await bus.emit(call_id, event)
+        events = await events_until_closed(client, 15)  # it is silent from now on
+        assert [(event["event"], event["trackId"], event.get("refer")) for event in events[-5:]] == [
+            ("error", call_id, None),
+            ("trackEnd", "srv", None),
+            ("hangup", "srv", True),
+            ("trackEnd", call_id, None),
+            ("hangup", call_id, False),
+        ]
+        assert min(event["duration"] for event in events if event["event"] == "trackEnd") > 1_000
+        assert all("answerTime" in event for event in events if event["event"] == "hangup")
+        assert client.close_code == 1000
 
 
 async def test_command_for_a_call_that_has_just_ended_is_ignored(
