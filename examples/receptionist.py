@@ -83,7 +83,7 @@ def serve_webhook(host: str, port: int, announced: "asyncio.Queue[dict[str, Any]
 async def main() -> None:
     """Answer calls until interrupted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--server", default="ws://127.0.0.1:8080", help="where dialbus listens")
+    parser.add_argument("--server", default="ws://127.0.0.1:8080", help="where dialbus listens (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8090, help="port of the webhook")
     arguments = parser.parse_args()
     announced: asyncio.Queue[dict[str, Any]] = asyncio.Queue()

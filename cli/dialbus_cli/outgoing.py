@@ -65,10 +65,11 @@ class OutgoingCall:
     def __init__(
         self, server: str, callee: str, tell: Say, *, token: str | None = None, say: str | None = None
     ) -> None:
-        """`server` is `ws://host:port`; with `say` that text is spoken after the answer, and then we hang up."""
+        """`server` is `ws://host:port` or http; with `say` that is spoken after the answer, and then we hang up."""
         self.call_id = f"c.{uuid.uuid4()}"
         self.answered = False
-        self._url = f"{server}/call/sip?id={self.call_id}"
+        base = f"ws{server.removeprefix('http')}" if server.startswith("http") else server
+        self._url = f"{base}/call/sip?id={self.call_id}"
         self._callee = callee
         self._tell = tell
         self._headers = {"Authorization": f"Bearer {token}"} if token else None
