@@ -8,7 +8,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from dialbus.call import (
+from dialbus.contracts.commands import Play, Tts, command_from
+from dialbus.contracts.events import Event, TrackEnd, TrackStart
+from dialbus.contracts.media import MAIN_LEG, REFER_LEG
+from dialbus.contracts.session import CallType
+from sip_ua.call import (
     AllocateMedia,
     CallMachine,
     CloseMedia,
@@ -25,10 +29,6 @@ from dialbus.call import (
     SendRinging,
     StopPlayback,
 )
-from dialbus.contracts.commands import Play, Tts, command_from
-from dialbus.contracts.events import Event, TrackEnd, TrackStart
-from dialbus.contracts.media import MAIN_LEG, REFER_LEG
-from dialbus.contracts.session import CallType
 
 EPOCH = datetime(2026, 3, 4, 9, 15, 20, tzinfo=UTC)
 CALL = "s.5f0c"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from dialbus.call.facts import reason_word
+from dialbus.contracts.cause import reason_word
 from gateway.uplink import DEFAULT_BYTES_PER_SECOND, Uplink
 
 MOST_TEXT_BYTES = 1 << 20

@@ -8,8 +8,7 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from dialbus.call.facts import attendee
-from dialbus.contracts.events import Event, HangupEvent, TrackEnd
+from dialbus.contracts.events import Event, HangupEvent, TrackEnd, attendee
 
 _NOTED = frozenset({"trackStart", "trackEnd", "ringing", "answer", "reject", "hangup"})
 

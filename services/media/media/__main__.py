@@ -5,7 +5,7 @@ import asyncio
 from dialbus.config import Loaded
 from dialbus.lifecycle import run, service
 from media.audio.vad import SileroDetector
-from media.service import MediaService
+from media.worker.service import MediaService
 
 
 async def serve(loaded: Loaded) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from media.service import ABANDONED_S, is_abandoned
+from media.worker.service import ABANDONED_S, is_abandoned
 
 LONG_AGO, NOW = 1000.0, 1000.0 + ABANDONED_S + 1
 

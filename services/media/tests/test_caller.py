@@ -5,7 +5,7 @@ import pytest
 
 from media.audio.agc import GainOptions
 from media.audio.vad import SpeechWindow
-from media.caller import CallerTrack
+from media.leg.inbound_track import CallerTrack
 from media.turn.endpointing import EndpointingOptions, SpeechStarted
 from media.turn.utterance import UtteranceEnded, UtteranceStarted
 

@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 from websockets.asyncio.server import ServerConnection, serve
 
 from dialbus.config import FetchConfig
-from media.fetch import NOT_MODIFIED, Fetched, Fetcher, FetchError, masked
+from media.files.fetch import NOT_MODIFIED, Fetched, Fetcher, FetchError, masked
 
 Answer = Callable[[str, dict[str, str]], bytes]
 

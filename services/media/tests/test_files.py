@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from media.files import Kind, UnplayableError, decode, kind_of
+from media.files.decoding import Kind, UnplayableError, decode, kind_of
 from tests.peers.audio_files import audio_file
 from tests.peers.rtp import tone
 

@@ -1,6 +1,6 @@
 """The latency ledger of a turn."""
 
-from media.ledger import TurnLedger
+from media.leg.ledger import TurnLedger
 
 
 def test_a_turn_is_told_once_in_milliseconds_since_the_end_of_speech():

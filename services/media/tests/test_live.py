@@ -7,7 +7,7 @@ import numpy as np
 
 from dialbus.bus import Bus, BusError
 from dialbus.contracts.audio import TO_CLIENT, AudioFrame
-from media.live import BridgeFeed, LiveSender, Subscriber
+from media.mix.live import BridgeFeed, LiveSender, Subscriber
 from tests.harness import eventually
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from dialbus.config import FetchConfig
-from media.fetch import Fetcher
-from media.loader import Loader, LoadError
-from media.url_cache import UrlCache
+from media.files.fetch import Fetcher
+from media.files.loader import Loader, LoadError
+from media.files.url_cache import UrlCache
 from tests.peers.audio_files import audio_file
 from tests.peers.rtp import tone
 

@@ -11,9 +11,9 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from dialbus.config import FetchConfig
 from dialbus.contracts.options import MediaPassOption
-from media import media_pass
-from media.fetch import Fetcher
-from media.media_pass import MediaPass, Packets, pass_url
+from media.files.fetch import Fetcher
+from media.mix import media_pass
+from media.mix.media_pass import MediaPass, Packets, pass_url
 from tests.harness import eventually
 from tests.peers.rtp import tone
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from media.mixing import Ambiance, Mix, PartySource, RemoteSource
+from media.mix.mixing import Ambiance, Mix, PartySource, RemoteSource
 
 SERVER = "server-side-track"
 RATE_HZ = 8000

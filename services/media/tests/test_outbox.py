@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from dialbus.bus import Bus, BusError
 from dialbus.contracts.events import Event, MediaReady
-from media.outbox import Outbox
+from media.leg.outbox import Outbox
 
 
 class SlowBus:

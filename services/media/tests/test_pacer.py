@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from media.pacer import MOST_AT_ONCE, TICK_S, Due, Pacer, Schedule
+from media.worker.pacer import MOST_AT_ONCE, TICK_S, Due, Pacer, Schedule
 
 
 def test_ticks_in_time_follow_one_another_without_drift():

@@ -12,8 +12,8 @@ from dialbus.contracts.audio import AudioFrame
 from dialbus.contracts.base import Contract, Taken
 from dialbus.contracts.options import TranscriptionOption
 from dialbus.contracts.speech import CloseTranscription, OpenTranscription, Transcript, TranscriptionOpened
-from media import recognition
-from media.recognition import Heard, Recognition
+from media.speech import recognition
+from media.speech.recognition import Heard, Recognition
 
 
 class FakeBus:

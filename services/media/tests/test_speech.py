@@ -11,7 +11,7 @@ from dialbus.bus import Bus, NoReply, NoResponder, Refused
 from dialbus.contracts.audio import AudioFrame
 from dialbus.contracts.base import Contract
 from dialbus.contracts.speech import CancelSpeech, Speak, SpeechTaken
-from media.speech import Speech
+from media.speech.synthesis import Speech
 from media.turn.playback import RequestSpeech
 
 

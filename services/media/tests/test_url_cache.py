@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from dialbus.diskcache import DiskCache
-from media.fetch import Fetched
-from media.url_cache import Kept, UrlCache, kept, may_be_kept
+from media.files.fetch import Fetched
+from media.files.url_cache import Kept, UrlCache, kept, may_be_kept
 
 NOW = 1000.0
 

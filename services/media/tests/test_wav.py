@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from media import wav
 from media.audio import g711
+from media.files import wav
 
 SAMPLES = np.array([0, 256, -256, 32512, -32768, 1024], np.int16)
 

@@ -13,12 +13,12 @@ from dialbus.lifecycle import HEARTBEAT_S, Service
 from dialbus.liveness import Liveness
 from dialbus.sessions import Sessions
 from dialbus.tasks import cancel_all
-from sip_ua.registrar import Registrar
-from sip_ua.session import CallSession
+from sip_ua.call.session import CallSession
 from sip_ua.sip.agent import Agent
-from sip_ua.sip.layer import Address
 from sip_ua.sip.message import Request, response_to
-from sip_ua.ua import UserAgent, new_token
+from sip_ua.sip.transaction_layer import Address
+from sip_ua.ua.registrar import Registrar
+from sip_ua.ua.user_agent import UserAgent, new_token
 
 log = telemetry.get_logger()
 

@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sip_ua.call import (
+from sip_ua.sip.agent import Agent, LocalProtocolError, SendAck, SendRequest, SendResponse
+from sip_ua.sip.dialog import Dialog
+from sip_ua.sip.digest import Credentials
+from sip_ua.sip.invite_session import (
     AckMissing,
     Acknowledged,
     Answered,
@@ -39,12 +42,9 @@ from sip_ua.call import (
     reason_text,
     reason_value,
 )
-from sip_ua.sip.agent import Agent, LocalProtocolError, SendAck, SendRequest, SendResponse
-from sip_ua.sip.dialog import Dialog
-from sip_ua.sip.digest import Credentials
-from sip_ua.sip.layer import server_key
 from sip_ua.sip.message import Headers, Request, Response, response_to
 from sip_ua.sip.parser import parse
+from sip_ua.sip.transaction_layer import server_key
 from sip_ua.sip.uri import parse_name_addr
 from tests.peers.digest import proves
 

@@ -12,7 +12,8 @@ from random import Random
 
 import pytest
 
-from sip_ua.call import (
+from sip_ua.sip.agent import Agent, SendAck, SendRequest, SendResponse
+from sip_ua.sip.invite_session import (
     Acknowledged,
     Answered,
     Call,
@@ -25,10 +26,9 @@ from sip_ua.call import (
     Refused,
     RemoteHangUp,
 )
-from sip_ua.sip.agent import Agent, SendAck, SendRequest, SendResponse
-from sip_ua.sip.layer import Address, Failed, Finished, LayerEffect, Received, TransactionLayer, Transmit
 from sip_ua.sip.message import Request, write
 from sip_ua.sip.parser import parse
+from sip_ua.sip.transaction_layer import Address, Failed, Finished, LayerEffect, Received, TransactionLayer, Transmit
 from sip_ua.sip.uri import parse_name_addr
 
 OFFER, ANSWER = b"v=0 offer", b"v=0 answer"

@@ -6,8 +6,8 @@ import pytest
 
 from dialbus.config import Config
 from dialbus.contracts.options import SipOption
-from sip_ua import outbound
 from sip_ua.errors import BadAddress
+from sip_ua.leg import outbound
 from sip_ua.sip.agent import Agent
 from sip_ua.sip.digest import Credentials
 

@@ -5,7 +5,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from sip_ua.registration import (
+from sip_ua.sip.agent import Agent, SendRequest
+from sip_ua.sip.digest import Credentials
+from sip_ua.sip.message import Headers, Request, Response, response_to
+from sip_ua.sip.registration import (
     Registered,
     Registration,
     RegistrationEffect,
@@ -13,9 +16,6 @@ from sip_ua.registration import (
     RegistrationState,
     Unregistered,
 )
-from sip_ua.sip.agent import Agent, SendRequest
-from sip_ua.sip.digest import Credentials
-from sip_ua.sip.message import Headers, Request, Response, response_to
 from sip_ua.sip.uri import parse_uri
 from tests.peers.digest import proves
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sip_ua import bridge
+from sip_ua.leg import translate as bridge
 from sip_ua.sip.sdp import (
     DEFAULT_CODECS,
     G722,

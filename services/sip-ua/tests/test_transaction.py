@@ -4,16 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from sip_ua.sip.layer import (
-    Address,
-    Failed,
-    Finished,
-    Received,
-    TransactionLayer,
-    Transmit,
-    client_key,
-    server_key,
-)
 from sip_ua.sip.message import Request, Response, response_to
 from sip_ua.sip.parser import parse
 from sip_ua.sip.timers import Timers
@@ -36,6 +26,16 @@ from sip_ua.sip.transaction import (
     TimedOut,
     Transaction,
     TransportFailed,
+)
+from sip_ua.sip.transaction_layer import (
+    Address,
+    Failed,
+    Finished,
+    Received,
+    TransactionLayer,
+    Transmit,
+    client_key,
+    server_key,
 )
 
 

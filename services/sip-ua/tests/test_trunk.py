@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from dialbus.config import TrunkRewrite, TrunkRule, UriParts
-from sip_ua import trunk
 from sip_ua.errors import BadAddress
+from sip_ua.leg import trunk
 from sip_ua.sip.uri import parse_name_addr, parse_uri
 
 

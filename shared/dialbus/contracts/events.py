@@ -4,6 +4,7 @@ Integers are plain and non-negative, absent values are left out: the Go SDK thro
 of the wrong type. `seq` is added when an event leaves for a client, counted from 1 without gaps per call.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
@@ -11,6 +12,8 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from dialbus.contracts.base import U32, U64, ClientJson, token
 
 EVENT_SUBJECT = "call.{call}.event.{name}"
+
+_URI = re.compile(r"^(?:sips?:)?(?:([^@]*)@)?(\[[^\]]*\]|[^:;?>]*)", re.IGNORECASE)
 
 
 class Event(ClientJson):
@@ -86,6 +89,15 @@ class Attendee(ClientJson):
     username: str
     realm: str
     source: str
+
+
+def attendee(uri: str | None) -> Attendee | None:
+    """The parts of an address, `realm` without its port, as the anchors' CDR has them (protocol 3.1)."""
+    if not uri:
+        return None
+    match = _URI.match(uri)
+    user, host = (match[1] or "", match[2] or "") if match else ("", "")
+    return Attendee(username=user.partition(":")[0].partition(";")[0], realm=host, source=uri)
 
 
 class HangupEvent(Event):

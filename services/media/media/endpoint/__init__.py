@@ -1,0 +1,1 @@
+"""Where a leg meets its remote party: RTP sockets, or the client's own socket."""

@@ -1,0 +1,1 @@
+"""One leg, from its endpoint to the bus."""

@@ -1,0 +1,1 @@
+"""What one party hears of others: the mix, joins, bridges, listeners."""

@@ -1,0 +1,1 @@
+"""Speech workers on the bus: recognition and synthesis of one leg."""

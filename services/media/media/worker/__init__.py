@@ -1,0 +1,1 @@
+"""The worker: its service on the bus, the engine and its 20 ms clock."""

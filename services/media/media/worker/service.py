@@ -1,0 +1,415 @@
+"""The media service: takes legs from the bus, keeps them on one clock, gives them back."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from dialbus import telemetry
+from dialbus.bus import Bus, BusError, NoResponder, Refused, Subscription
+from dialbus.contracts.base import Contract, Taken
+from dialbus.contracts.media import (
+    MAIN_LEG,
+    AddCandidate,
+    AllocateBeside,
+    AllocateLeg,
+    BridgeLeg,
+    CloseLeg,
+    ConfigureLeg,
+    ConnectLeg,
+    JoinLegs,
+    LegAllocated,
+    LegClosed,
+    LegCommand,
+    LegLost,
+    NoteInput,
+    Playback,
+    RemoteMedia,
+    StopPlayback,
+    UnbridgeLeg,
+)
+from dialbus.contracts.session import Heartbeat
+from dialbus.lifecycle import HEARTBEAT_S, Service
+from dialbus.liveness import Liveness
+from dialbus.sessions import Sessions
+from media.audio.vad import SpeechDetector
+from media.endpoint.rtp import Endpoint
+from media.files.fetch import Fetcher
+from media.files.loader import Loader
+from media.leg.leg import Leg, LegKey
+from media.mix.join import Join
+from media.webrtc import candidate
+from media.webrtc.transport import WebRtcTransport
+from media.worker import metrics
+from media.worker.engine import Engine
+from media.worker.opening import EndpointOpener, literal
+from media.worker.pacer import Pacer, prefer_this_thread
+
+log = telemetry.get_logger()
+
+QUEUE = "media"
+ABANDONED_S = 300.0
+"""A leg without packets and without requests for so long is given up."""
+MOST_HANDSHAKE_S = 300.0
+STOP_LIMIT_S = 2.0
+"""How long the owners have to close their legs when the service stops."""
+
+
+@dataclass(slots=True)
+class _Held:
+    """A leg and what listens for it."""
+
+    leg: Leg
+    subscriptions: list[Subscription] = field(default_factory=list)
+    closing: asyncio.Task[LegClosed] | None = None
+    webrtc: WebRtcTransport | None = None
+
+
+class MediaService:
+    """Every leg of this instance."""
+
+    def __init__(self, me: Service, detector: SpeechDetector) -> None:
+        self._bus: Bus = me.bus
+        self._config = me.config
+        self._instance = me.instance
+        self._detector = detector
+        self._loop = asyncio.get_running_loop()
+        self._engine = Engine(detector, self._loop.time)
+        self._pacer = Pacer(self._engine.tick, self._engine.skip)
+        self._fetcher = Fetcher.configured(me.config)
+        self._loader = Loader.configured(me.config, self._fetcher)
+        self._opener = EndpointOpener(me.bus, me.config)
+        self._held: dict[LegKey, _Held] = {}
+        self._opening: set[LegKey] = set()
+        self._neighbours = Liveness(HEARTBEAT_S)
+        self._owners: set[str] = set()
+        self._sessions: Sessions | None = None
+        self._subscriptions: list[Subscription] = []
+        self._offers: list[Subscription] = []
+        self._offering = asyncio.Lock()
+        self._stopping = False
+        self._closed = asyncio.Event()
+        self._late = 0
+        self._tasks: set[asyncio.Future[None]] = set()
+
+    @property
+    def most(self) -> int:
+        """Legs at once."""
+        return self._config.media.max_calls
+
+    @property
+    def legs(self) -> int:
+        """Legs now."""
+        return len(self._held)
+
+    async def start(self) -> None:
+        """Start the clock and offer to take legs."""
+        log.info("media.scheduling", real_time=prefer_this_thread())
+        self._pacer.start()
+        self._sessions = await Sessions.open(self._bus)
+        for neighbour in ("asr", "sip-ua"):
+            self._subscriptions.append(await self._bus.subscribe(Heartbeat, self._on_heartbeat, service=neighbour))
+        await self._offer_room()
+        await self._bus.flush()
+
+    async def watch(self) -> None:
+        """Until cancelled: notice dead asr workers, dead owners and abandoned legs."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            metrics.LATE_TICKS.inc(self._pacer.late - self._late)
+            self._late = self._pacer.late
+            self._notice_lost_workers()
+            for held in list(self._held.values()):
+                main = self._held.get((held.leg.call_id, MAIN_LEG), held)
+                if held.closing is None and is_abandoned(held.leg, main.leg, self._loop.time()):
+                    log.warning("leg.abandoned", call_id=held.leg.call_id, leg_id=held.leg.leg_id)
+                    held.leg.touched_at = self._loop.time()
+                    self._do(self._give_up(held, "no packets and no requests for a long time"))
+
+    async def stop(self) -> None:
+        """Take no more legs, tell the owners, and close what they have not closed within the limit."""
+        self._stopping = True
+        await self._offer_room()
+        for held in list(self._held.values()):
+            self._do(self._give_up(held, "the media worker stops"))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_LIMIT_S):
+                while self._held:
+                    self._closed.clear()
+                    await self._closed.wait()
+        await asyncio.gather(*(self._close(held) for held in list(self._held.values())), return_exceptions=True)
+        self._pacer.stop()
+        for subscription in self._subscriptions:
+            await subscription.drop()
+
+    # -- taking legs ------------------------------------------------------------------------------
+
+    async def _offer_room(self) -> None:
+        """Be a member of the queue groups exactly while there is room."""
+        async with self._offering:
+            has_room = len(self._held) + len(self._opening) < self.most and not self._stopping
+            if has_room and not self._offers:
+                for kind in self._config.media.accept:
+                    offer = await self._bus.serve(AllocateLeg, self._on_allocate, queue=QUEUE, kind=kind)
+                    self._offers.append(offer)
+            elif not has_room and self._offers:
+                # What the server has sent already is still answered: with a refusal, since the room is checked again.
+                offers, self._offers = self._offers, []
+                self._do(_leave_all(offers))
+
+    async def _on_allocate(self, request: AllocateLeg) -> Contract:
+        if len(self._held) + len(self._opening) >= self.most:
+            raise Refused(503, "no room on this media worker")
+        return await self._take(request)
+
+    async def _take(self, request: AllocateLeg) -> LegAllocated:
+        key = (request.call_id, request.leg_id)
+        if self._stopping:
+            raise Refused(503, "this media worker stops")
+        if key in self._held or key in self._opening:
+            raise Refused(409, "the call has this leg already")
+        self._opening.add(key)
+        try:
+            with telemetry.bound(call_id=request.call_id, leg_id=request.leg_id):
+                return await self._open(key, request)
+        finally:
+            self._opening.discard(key)
+            await self._offer_room()
+
+    async def _open(self, key: LegKey, request: AllocateLeg) -> LegAllocated:
+        opened = await self._opener.open(request)
+        main = self._held.get((request.call_id, MAIN_LEG))
+        muted = main.leg.muted if main is not None else None
+        held = _Held(
+            Leg(self._bus, self._config, request, opened.endpoint, self._detector, self._fetcher, self._loader, muted)
+        )
+        self._held[key] = held
+        metrics.LEGS.set(len(self._held))
+        try:
+            await held.leg.start()
+            await self._listen(held)
+            self._engine.add(held.leg)
+            await self._bus.flush()
+            if opened.webrtc is not None:
+                held.webrtc = opened.webrtc
+                self._do(self._watch(held, opened.webrtc, request.handshake_timeout_s))
+        except BaseException:
+            await self._close(held)
+            raise
+        log.info("leg.allocated", kind=request.kind, port=opened.port, ssrc=opened.endpoint.ssrc)
+        return LegAllocated(
+            worker=self._instance,
+            address=opened.address,
+            port=opened.port,
+            ssrc=opened.endpoint.ssrc,
+            sdp=opened.sdp,
+        )
+
+    async def _listen(self, held: _Held) -> None:
+        """Serve the owner's requests for one leg."""
+        leg = held.leg
+
+        async def connect(request: ConnectLeg) -> None:
+            leg.connect(await _resolved(request.remote))
+
+        async def configure(request: ConfigureLeg) -> None:
+            leg.configure(request)
+            await leg.settle()
+
+        async def play(request: Playback) -> None:
+            leg.command(request.command, loop=request.loop)
+
+        async def stop(request: StopPlayback) -> None:
+            await leg.stop_playback(interruption=request.interruption, play_id=request.play_id)
+
+        async def join(request: JoinLegs) -> None:
+            self._join(leg, request)
+
+        async def bridge(request: BridgeLeg) -> None:
+            if leg.leg_id != MAIN_LEG:  # the audio of a bridge is named by the call
+                raise Refused(400, "only the main leg of a call is bridged")
+            await leg.bridge(request.other)
+
+        async def unbridge(request: UnbridgeLeg) -> None:
+            await leg.unbridge(request.other)
+
+        async def note(_: NoteInput) -> None:
+            leg.note_input()
+
+        async def add_candidate(request: AddCandidate) -> None:
+            _add_candidate(held, request)
+
+        async def close(_: CloseLeg) -> LegClosed:
+            return await self._close(held)
+
+        served: list[tuple[type[LegCommand], _Handler]] = [
+            (ConnectLeg, connect), (ConfigureLeg, configure), (Playback, play), (StopPlayback, stop),
+            (JoinLegs, join), (BridgeLeg, bridge), (UnbridgeLeg, unbridge), (NoteInput, note),
+            (AddCandidate, add_candidate), (CloseLeg, close),
+        ]  # fmt: skip
+        for contract, handler in served:
+            answer = _answering(held, handler, is_close=contract is CloseLeg)
+            subscription = await self._bus.serve(contract, answer, call_id=leg.call_id, leg_id=leg.leg_id)
+            held.subscriptions.append(subscription)
+        if leg.leg_id == MAIN_LEG:
+            # A full worker takes it too: the legs of a call can be joined nowhere else.
+            held.subscriptions.append(await self._bus.serve(AllocateBeside, self._take, call_id=leg.call_id))
+
+    async def _watch(self, held: _Held, webrtc: WebRtcTransport, handshake_timeout_s: float) -> None:
+        """Connect a WebRTC leg, and tell its owner when it is lost."""
+        with telemetry.bound(call_id=held.leg.call_id, leg_id=held.leg.leg_id):
+            lost = await webrtc.run(min(max(handshake_timeout_s, 1.0), MOST_HANDSHAKE_S))
+            if lost is not None and held.closing is None:
+                log.info("leg.lost", reason=lost.reason)
+                await self._give_up(held, lost.reason, hung_up=lost.hung_up)
+
+    def _join(self, leg: Leg, request: JoinLegs) -> None:
+        other = self._held.get((request.call_id, request.other_leg))
+        if other is None or other.closing is not None:
+            raise Refused(404, f"the call has no leg {request.other_leg} here")
+        if other.leg is leg:
+            raise Refused(400, "a leg can't be joined to itself")
+        leg.touched_at = other.leg.touched_at = self._loop.time()
+        Join(
+            leg,
+            other.leg,
+            one_way=request.one_way,
+            forward_dtmf=request.forward_dtmf,
+            pause_asr=request.pause_asr,
+        )
+        log.info("leg.joined", other_leg=request.other_leg, one_way=request.one_way)
+
+    # -- giving legs back -------------------------------------------------------------------------
+
+    async def _close(self, held: _Held) -> LegClosed:
+        """Close a leg, once; everyone who asks waits for the same end."""
+        if held.closing is None:
+            held.closing = self._loop.create_task(self._end(held), name=f"close {'/'.join(held.leg.key)}")
+        return await asyncio.shield(held.closing)
+
+    async def _end(self, held: _Held) -> LegClosed:
+        leg, closed = held.leg, LegClosed()
+        self._engine.remove(leg)
+        for reason, count in leg.endpoint.ignored().items():
+            metrics.DROPPED.labels(reason).inc(count)
+        try:
+            closed = await leg.close()
+        except Exception:  # the boundary of a leg: its place is given back whatever happened
+            log.exception("leg.close_failed", call_id=leg.call_id, leg_id=leg.leg_id)
+        self._held.pop(leg.key, None)
+        self._closed.set()
+        metrics.LEGS.set(len(self._held))
+        # The reply to CloseLeg goes out from one of these: they end behind it.
+        self._do(_leave_all(held.subscriptions))
+        await self._offer_room()
+        return closed
+
+    async def _give_up(self, held: _Held, reason: str, *, hung_up: bool = False) -> None:
+        """Tell the owner that it has to do without this leg; without an owner, close it."""
+        leg = held.leg
+        try:
+            await self._bus.request(
+                LegLost(call_id=leg.call_id, leg_id=leg.leg_id, reason=reason, hung_up=hung_up), Taken
+            )
+        except NoResponder:
+            for other in [other for other in self._held.values() if other.leg.call_id == leg.call_id]:
+                await self._close(other)
+        except (BusError, Refused) as error:
+            log.warning("leg.owner_not_told", call_id=leg.call_id, leg_id=leg.leg_id, error=str(error))
+
+    # -- neighbours ------------------------------------------------------------------------------
+
+    async def _on_heartbeat(self, beat: Heartbeat) -> None:
+        self._neighbours.heard(beat.instance, self._loop.time())
+        if beat.service == "sip-ua":
+            self._owners.add(beat.instance)
+
+    def _notice_lost_workers(self) -> None:
+        now = self._loop.time()
+        if not self._bus.connected:
+            self._neighbours.deaf(now)
+            return
+        lost = self._neighbours.lost(now)
+        for held in self._held.values() if lost else ():
+            if held.leg.asr_worker in lost:
+                held.leg.asr_lost()
+        for name in lost:
+            log.warning("worker.lost", worker=name)
+        if owners := lost & self._owners:
+            self._owners -= owners
+            self._do(self._close_orphans(owners))
+
+    async def _close_orphans(self, lost: set[str]) -> None:
+        """Close the legs whose owner is one of the lost; a call without a session has ended without its owner."""
+        assert self._sessions is not None
+        for held in list(self._held.values()):
+            session = await self._sessions.get(held.leg.call_id)
+            if session is None or session.owner in lost:
+                log.warning("leg.orphaned", call_id=held.leg.call_id, owner=session.owner if session else None)
+                await self._close(held)
+
+    def _do(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Future[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("media.task_failed", exc_info=error)
+
+
+_Handler = Callable[..., Awaitable[Contract | None]]
+
+
+def _answering(held: _Held, handler: _Handler, *, is_close: bool) -> Callable[[LegCommand], Awaitable[Contract]]:
+    """The handler with the leg bound to its log lines; while the leg closes, only CloseLeg is answered."""
+
+    async def answer(request: LegCommand) -> Contract:
+        if held.closing is not None and not is_close:
+            raise Refused(409, "the leg is closed")
+        with telemetry.bound(call_id=request.call_id, leg_id=request.leg_id):
+            return await handler(request) or Taken()
+
+    return answer
+
+
+def _add_candidate(held: _Held, request: AddCandidate) -> None:
+    """Raises Refused."""
+    if held.webrtc is None:
+        raise Refused(409, "the leg has no ICE")
+    try:
+        held.webrtc.add_candidate(candidate.parse(request.candidate))
+    except candidate.CandidateError as error:
+        raise Refused(400, str(error)) from None
+
+
+class Watched(Protocol):
+    """A leg, as far as its silence is judged."""
+
+    endpoint: Endpoint
+    touched_at: float
+
+
+def is_abandoned(leg: Watched, main: Watched, now: float) -> bool:
+    """Whether nobody cares for a leg any more: no packets and no requests for a long time.
+
+    `main` is the call's main leg, or the leg itself when that is gone: a leg beside another one is not judged, since it
+    may ring for an hour, and goes with the other. Nor is one whose party need not send.
+    """
+    if leg is not main or not leg.endpoint.expects:
+        return False
+    return now - max(leg.endpoint.heard_at or 0.0, leg.touched_at) > ABANDONED_S
+
+
+async def _leave_all(subscriptions: list[Subscription]) -> None:
+    await asyncio.gather(*(subscription.leave() for subscription in subscriptions))
+
+
+async def _resolved(remote: RemoteMedia) -> RemoteMedia:
+    """The same with a literal address. Raises Refused when the name is unknown."""
+    found = await literal(remote.address)
+    if found is None:
+        raise Refused(400, f"unknown media address: {remote.address}")
+    return remote.model_copy(update={"address": found})

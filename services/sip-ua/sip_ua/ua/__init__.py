@@ -1,0 +1,1 @@
+"""The user agent: sockets, name look-ups, registrations."""

@@ -1,0 +1,370 @@
+"""The user agent's shell: socket ↔ parser ↔ transaction layer ↔ the parties of calls and registrations.
+
+It decides nothing about a call. A message finds its party by Call-ID and local tag (RFC 3261 §12); an INVITE that
+belongs to none is handed to `on_invite`, everything else outside a dialog is answered here.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Protocol
+
+from prometheus_client import Counter, Gauge
+
+from dialbus import telemetry
+from dialbus.config import HostPort
+from sip_ua.errors import Unresolvable
+from sip_ua.sip.agent import Agent, SendAck, SendRequest, SendResponse
+from sip_ua.sip.invite_session import IncomingCall, answer_outside_dialog
+from sip_ua.sip.message import Message, Request, Response, write
+from sip_ua.sip.parser import ParseError, is_keepalive, parse
+from sip_ua.sip.transaction_layer import (
+    Address,
+    Failed,
+    Finished,
+    Key,
+    LayerEffect,
+    Received,
+    TransactionLayer,
+    Transmit,
+    server_key,
+)
+from sip_ua.sip.uri import Uri
+from sip_ua.ua.transport import UdpTransport, is_ip, local_address_towards, resolve
+
+log = telemetry.get_logger()
+
+MESSAGES = Counter(
+    "dialbus_sip_messages_total", "SIP messages by direction and method or status class", ["way", "what"]
+)
+UNPARSABLE = Counter("dialbus_sip_unparsable_total", "Datagrams that were no SIP message")
+TRANSACTIONS = Gauge("dialbus_sip_transactions", "Transactions alive")
+
+_TOKEN_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+
+
+def new_token(length: int = 16) -> str:
+    """A fresh alphanumeric string that nobody can guess."""
+    return "".join(secrets.choice(_TOKEN_ALPHABET) for _ in range(length))
+
+
+class Core(Protocol):
+    """What calls and registrations have in common (sip_ua.call, sip_ua.registration)."""
+
+    @property
+    def deadline(self) -> float | None: ...
+    @property
+    def finished(self) -> bool: ...
+    def tick(self, now: float) -> Sequence[Any]: ...
+
+
+class Party:
+    """One core with its timer, its transmissions performed, everything else told to `tell`."""
+
+    def __init__(self, ua: "UserAgent", core: Core, key: tuple[str, str], tell: Callable[[Any], None]) -> None:
+        self.core = core
+        self.key = key
+        self._ua = ua
+        self._tell = tell
+        self._timer: asyncio.TimerHandle | None = None
+        self.timed_out = False
+        """The last failure was ours: no answer in time, rather than a refusal."""
+        self.send_failed = False
+        """The last failure was ours: the request could not leave."""
+
+    def perform(self, effects: Sequence[Any]) -> None:
+        """Send what is to be sent, tell the rest, and set the timer anew."""
+        for effect in effects:
+            match effect:
+                case SendRequest():
+                    self._ua.send_request(self, effect)
+                case SendAck(request, next_hop):
+                    self._ua.send_ack(request, next_hop)
+                case SendResponse(response):
+                    self._ua.send_response(response)
+                case _:
+                    self._tell(effect)
+        self._rearm()
+
+    def receive(self, message: Message, now: float, cancels: Request | None) -> None:
+        """A message of this party's dialog or transactions."""
+        core: Any = self.core
+        if hasattr(core, "phase"):
+            self.perform(core.receive(message, now, cancels))
+        elif isinstance(message, Response):
+            self.perform(core.receive(message, now))
+
+    def failed(self, request: Request, status: int, now: float) -> None:
+        """The layer gave up on a request."""
+        core: Any = self.core
+        self.timed_out = status == 408
+        self.send_failed = status == 503
+        self.perform(core.failed(request, status, now))
+
+    def unsendable(self, request: Request, error: Unresolvable) -> None:
+        """There is nowhere to send a request to."""
+        log.warning("sip.unresolvable", method=request.method, error=str(error))
+        self.failed(request, 503, self._ua.now())
+
+    def _rearm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.core.finished:
+            self._ua.forget(self)
+        elif self.core.deadline is not None:
+            self._timer = self._ua.call_at(self.core.deadline, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.perform(self.core.tick(self._ua.now()))
+
+    def drop(self) -> None:
+        """Stop the timer; the process ends."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+class UserAgent:
+    """One SIP socket and everything behind it."""
+
+    def __init__(
+        self, agent: Agent, on_invite: Callable[[Request, Address], None], *, external_ip: str | None, options: bool
+    ) -> None:
+        self._agent = agent
+        self._on_invite = on_invite
+        self._external_ip = external_ip
+        self._answers_options = options
+        self._layer = TransactionLayer(lambda: new_token(8), agent.timers)
+        self._parties: dict[tuple[str, str], Party] = {}
+        self._invited: dict[Key, Party] = {}
+        """By the INVITE's transaction, which is all that a CANCEL names."""
+        self._transport: UdpTransport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due: float | None = None
+        self._lookups: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+
+    async def bind(self, address: HostPort) -> HostPort:
+        """Open the socket; the real address. Raises PortInUse."""
+        self._transport = await UdpTransport.bind(address, self._on_datagram)
+        return HostPort(self._transport.host, self._transport.port)
+
+    async def settle(self, limit_s: float) -> None:
+        """Let the last requests be answered, or sent again when they got lost; `limit_s` seconds at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                while self._lookups or self._layer.unanswered:  # noqa: ASYNC110 - once, at the end of the process
+                    await asyncio.sleep(0.02)
+
+    def close(self) -> None:
+        """Close the socket and forget every timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for party in self._parties.values():
+            party.drop()
+        for task in self._lookups:
+            task.cancel()
+        if self._transport is not None:
+            self._transport.close()
+
+    @property
+    def transactions(self) -> int:
+        """Transactions that still wait for something."""
+        return len(self._layer)
+
+    def transaction_counts(self) -> dict[str, int]:
+        """Transactions alive, those over since the start, and those of them that wait for an ACK."""
+        return {
+            "running": len(self._layer),
+            "finished": self._layer.finished,
+            "waiting_ack": self._layer.waiting_ack,
+        }
+
+    def now(self) -> float:
+        """The clock of every core."""
+        return self._loop.time()
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        """A timer on that clock."""
+        return self._loop.call_at(when, callback)
+
+    def agent_towards(self, host: str) -> Agent:
+        """Us, as a peer at this IP address sees us: in Via, Contact and SDP."""
+        assert self._transport is not None
+        local = self._external_ip
+        if local is None:
+            bound = self._transport.host
+            local = local_address_towards(host) if bound in ("0.0.0.0", "::") else bound
+        return replace(self._agent, host=local, port=self._transport.port)
+
+    def add(self, core: Core, call_id: str, local_tag: str, tell: Callable[[Any], None]) -> Party:
+        """Let a core take part; its messages are those with this Call-ID and local tag."""
+        party = Party(self, core, (call_id, local_tag), tell)
+        self._parties[party.key] = party
+        if isinstance(core, IncomingCall):
+            self._invited[core.invite_key] = party
+        return party
+
+    def forget(self, party: Party) -> None:
+        """A party is over."""
+        self._parties.pop(party.key, None)
+        if isinstance(party.core, IncomingCall):
+            self._invited.pop(party.core.invite_key, None)
+
+    # -- out --------------------------------------------------------------------------------------
+
+    def send_request(self, party: Party, sending: SendRequest) -> None:
+        """Send a request through a new transaction, after a DNS lookup if its host is a name."""
+        next_hop = sending.next_hop
+        if is_ip(next_hop.host):
+            self._request(sending, Address(next_hop.host, next_hop.port or 5060))
+        else:
+            self._look_up(self._send_resolved(party, sending))
+
+    def send_ack(self, request: Request, next_hop: Uri) -> None:
+        """Send the ACK to a 2xx."""
+        if is_ip(next_hop.host):
+            self._perform([Transmit(request, Address(next_hop.host, next_hop.port or 5060))])
+        else:
+            self._look_up(self._send_ack_resolved(request, next_hop))
+
+    def send_response(self, response: Response) -> None:
+        """Send a response through its transaction."""
+        self._perform(self._layer.respond(response, self.now()))
+
+    def _request(self, sending: SendRequest, destination: Address) -> None:
+        self._perform(self._layer.request(sending.request, destination, self.now(), sending.ringing_limit_s))
+
+    async def _send_resolved(self, party: Party, sending: SendRequest) -> None:
+        try:
+            destination = await resolve(sending.next_hop.host, sending.next_hop.port)
+        except Unresolvable as error:
+            party.unsendable(sending.request, error)
+        else:
+            self._request(sending, destination)
+
+    async def _send_ack_resolved(self, request: Request, next_hop: Uri) -> None:
+        try:
+            destination = await resolve(next_hop.host, next_hop.port)
+        except Unresolvable as error:
+            log.warning("sip.ack_unresolvable", error=str(error))
+        else:
+            self._perform([Transmit(request, destination)])
+
+    def _look_up(self, work: Any) -> None:
+        task = self._loop.create_task(work, name="sip lookup")
+        self._lookups.add(task)
+        task.add_done_callback(self._lookups.discard)
+
+    # -- in ---------------------------------------------------------------------------------------
+
+    def _on_datagram(self, data: bytes, source: Address) -> None:
+        if is_keepalive(data):
+            return
+        try:
+            message = parse(data)
+        except ParseError as error:
+            self._on_garbage(error, source)
+            return
+        log.debug("sip.received", source=f"{source.host}:{source.port}", text=data.decode(errors="replace"))
+        MESSAGES.labels("in", _label(message)).inc()
+        if not self._answers_options and _is_ping(message):
+            return  # before it can leave a transaction that waits for our answer
+        self._perform(self._layer.receive(message, source, self.now()))
+
+    def _on_garbage(self, error: ParseError, source: Address) -> None:
+        UNPARSABLE.inc()
+        log.info("sip.bad_message", source=f"{source.host}:{source.port}", status=error.status, reason=error.reason)
+        response = error.response(new_token(8))
+        if response is not None:
+            self._transmit(response, source)
+
+    def _perform(self, effects: list[LayerEffect]) -> None:
+        pending = list(effects)
+        while pending:
+            try:
+                pending += self._perform_one(pending.pop(0))
+            except Exception:  # the boundary: one broken call never stops the timers of the others
+                log.exception("sip.effect_failed")
+        TRANSACTIONS.set(len(self._layer))
+        self._rearm()
+
+    def _perform_one(self, effect: LayerEffect) -> list[LayerEffect]:
+        """Perform it; what follows from it."""
+        match effect:
+            case Transmit(message, destination):
+                if not self._transmit(message, destination):
+                    return self._layer.transport_failed(message, self.now())
+            case Received(message, source, _, cancels):
+                self._dispatch(message, source, cancels)
+            case Failed(request, key, status, _):
+                party = self._parties.get((request.call_id, request.from_tag or ""))
+                if key.side == "client" and party is not None:
+                    party.failed(request, status, self.now())
+            case Finished():
+                pass
+        return []
+
+    def _transmit(self, message: Message, destination: Address) -> bool:
+        assert self._transport is not None
+        data = write(message)
+        try:
+            self._transport.send(data, destination)
+        except OSError as error:
+            log.warning("sip.not_sent", destination=f"{destination.host}:{destination.port}", error=str(error))
+            return False
+        log.debug("sip.sent", destination=f"{destination.host}:{destination.port}", text=data.decode(errors="replace"))
+        MESSAGES.labels("out", _label(message)).inc()
+        return True
+
+    def _dispatch(self, message: Message, source: Address, cancels: Request | None) -> None:
+        party = self._party_of(message, cancels)
+        if party is not None:
+            party.receive(message, self.now(), cancels)
+        elif isinstance(message, Response):
+            log.debug("sip.stray_response", status=message.status)
+        elif message.method == "INVITE" and message.to_tag is None:
+            self._on_invite(message, source)
+        else:
+            self._answer_outside(message, source)
+
+    def _party_of(self, message: Message, cancels: Request | None) -> Party | None:
+        if isinstance(message, Response):
+            return self._parties.get((message.call_id, message.from_tag or ""))
+        if message.to_tag is not None:
+            return self._parties.get((message.call_id, message.to_tag))
+        return self._invited.get(server_key(cancels)) if cancels is not None else None
+
+    def _answer_outside(self, request: Request, source: Address) -> None:
+        response = answer_outside_dialog(request, self.agent_towards(source.host))
+        if response is not None:
+            self.send_response(response)
+
+    # -- time -------------------------------------------------------------------------------------
+
+    def _rearm(self) -> None:
+        due = self._layer.deadline
+        if due == self._timer_due and self._timer is not None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._timer_due = due
+        if due is not None:
+            self._timer = self._loop.call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._perform(self._layer.tick(self.now()))
+
+
+def _is_ping(message: Message) -> bool:
+    """Whether this is an OPTIONS outside of dialogs."""
+    return isinstance(message, Request) and message.method == "OPTIONS" and message.to_tag is None
+
+
+def _label(message: Message) -> str:
+    return message.method if isinstance(message, Request) else f"{message.status // 100}xx"
