@@ -6,10 +6,10 @@ from dialbus.lifecycle import run, service
 from dialbus.sessions import Sessions
 from gateway.access import Access
 from gateway.app import create_app
-from gateway.conversation import MOST_TEXT_BYTES
-from gateway.protocol import ControlFrames
 from gateway.rest.api import Rest
-from gateway.websocket import CallSockets
+from gateway.socket.control_frames import ControlFrames
+from gateway.socket.conversation import MOST_TEXT_BYTES
+from gateway.socket.registry import CallSockets
 
 
 async def serve(loaded: Loaded) -> None:

@@ -21,8 +21,8 @@ from gateway.iceservers import ice_servers
 from gateway.rest.api import Rest, bad_parameter, bus_is_away
 from gateway.rest.descriptions import openapi
 from gateway.rest.models import HealthReport, IceServerEntry
+from gateway.socket.registry import CallSockets
 from gateway.testpage import page_routes
-from gateway.websocket import CallSockets
 
 CALL_PATHS = {"/call/sip": CallType.SIP, "/call/webrtc": CallType.WEBRTC, "/call": CallType.WEBSOCKET}
 """Where calls of which type come in (protocol section 1)."""
@@ -34,7 +34,7 @@ def create_app(
     """The ASGI application.
 
     Sockets are plain ASGI endpoints, not FastAPI's: Starlette's WebSocket class refuses the messages for control
-    pings (see `protocol.py`).
+    pings (see `control_frames.py`).
     """
     app = FastAPI(title="dialbus gateway", version=__version__, docs_url=None, redoc_url=None)
     app.add_middleware(Guard, access=access)

@@ -29,9 +29,7 @@ from dialbus.filenames import file_safe
 from dialbus.lifecycle import HEARTBEAT_S, Service
 from dialbus.providers import NotAvailable
 from dialbus.sessions import Sessions
-from gateway.conversation import MOST_TEXT_BYTES, command_id_of
 from gateway.ensemble import Ensemble
-from gateway.ids import is_possible
 from gateway.rest import models
 from gateway.rest.ami import Allowed, is_foreign_page
 from gateway.rest.calls import Calls, Gone, NotTaken
@@ -40,7 +38,9 @@ from gateway.rest.llm import MOST_BODY_BYTES, BadPath, LlmProxy, NotPassedOn
 from gateway.rest.precache import cache_requests
 from gateway.rest.records import MOST, recorded_calls
 from gateway.rest.watch import CONTENT_TYPE, Watch
-from gateway.websocket import client_command
+from gateway.socket.conversation import MOST_TEXT_BYTES, command_id_of
+from gateway.socket.ids import is_possible
+from gateway.socket.registry import client_command
 
 log = telemetry.get_logger()
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.ids import SocketQuery, generated, parse_query, readings
+from gateway.socket.ids import SocketQuery, generated, parse_query, readings
 
 DEFAULTS = SocketQuery()
 

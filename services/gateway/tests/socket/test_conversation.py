@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.conversation import (
+from gateway.socket.conversation import (
     Attach,
     Audio,
     Close,

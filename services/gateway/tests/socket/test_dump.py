@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from dialbus.dumps import dump_path
-from gateway.dump import dump, line
+from gateway.socket.dump import dump, line
 
 
 def test_line_is_the_documented_object_with_secrets_masked() -> None:

@@ -41,7 +41,8 @@ from dialbus.lifecycle import HEARTBEAT_S
 from dialbus.liveness import Liveness
 from dialbus.sessions import Sessions
 from dialbus.tasks import cancel_all
-from gateway.conversation import (
+from gateway.errors import BadId, BusAway, IdInUse, ShuttingDown, UpgradeDenied, WrongPath
+from gateway.socket.conversation import (
     GOING_AWAY,
     NORMAL,
     Attach,
@@ -65,11 +66,10 @@ from gateway.conversation import (
     Send,
     Subscribe,
 )
-from gateway.dump import Dump, dump
-from gateway.ending import Ending
-from gateway.errors import BadId, BusAway, IdInUse, ShuttingDown, UpgradeDenied, WrongPath
-from gateway.ids import SocketQuery, generated, is_possible, parse_query
-from gateway.uplink import Throttle, bytes_per_second
+from gateway.socket.dump import Dump, dump
+from gateway.socket.ending import Ending
+from gateway.socket.ids import SocketQuery, generated, is_possible, parse_query
+from gateway.socket.uplink import Throttle, bytes_per_second
 
 log = telemetry.get_logger()
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.uplink import Throttle, Uplink, bytes_per_second
+from gateway.socket.uplink import Throttle, Uplink, bytes_per_second
 
 
 def test_the_last_second_is_held_and_flushed_once_then_nothing_is() -> None:

@@ -13,7 +13,7 @@ from enum import Enum, auto
 from typing import Any
 
 from dialbus.contracts.cause import reason_word
-from gateway.uplink import DEFAULT_BYTES_PER_SECOND, Uplink
+from gateway.socket.uplink import DEFAULT_BYTES_PER_SECOND, Uplink
 
 MOST_TEXT_BYTES = 1 << 20
 """Largest text frame (protocol Q-22); the WebSocket layer closes with 1009 above it."""

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dialbus.contracts.events import Attendee, HangupEvent, TrackEnd
-from gateway.ending import Ending
+from gateway.socket.ending import Ending
 
 STARTED = "2026-03-04T09:15:20.101733+00:00"
 MAIN, SRV = "s.1", "srv"
