@@ -24,7 +24,7 @@ log = telemetry.get_logger()
 
 SETTLE_LIMIT_S = 1.0
 """How long those BYEs then have for their answers."""
-MOST_ID_BYTES = 480
+MAX_ID_BYTES = 480
 """Of Call-ID and From tag together: with our tag they are a session id, which the bus bounds."""
 STOP_LIMIT_S = 3.0
 """How long the calls have for their BYEs and last events when the service stops."""
@@ -179,7 +179,7 @@ class SipService:
             header = ("Reason", f'SIP;cause=503;text="{reason}"')
             self.ua.send_response(response_to(invite, 503, None, new_token(8), [header]))
             return
-        if len(f"{invite.call_id}{invite.from_tag}".encode()) > MOST_ID_BYTES:
+        if len(f"{invite.call_id}{invite.from_tag}".encode()) > MAX_ID_BYTES:
             self.ua.send_response(response_to(invite, 400, "Call-ID or tag too long", new_token(8)))
             return
         call = CallSession.inbound(self, invite, source)

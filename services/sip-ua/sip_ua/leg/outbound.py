@@ -41,11 +41,13 @@ class Plan:
 
 def plan(caller: str | None, callee: str | None, sip: SipOption | None, config: Config) -> Plan:
     """What a client's `caller`, `callee` and `sip` come to, after the trunk rules. Raises BadAddress."""
-    from_ = bridge.party(caller, "caller") if caller else None
-    to = bridge.party(callee or "", "callee")
+    from_ = bridge.parse_address(caller, "caller") if caller else None
+    to = bridge.parse_address(callee or "", "callee")
     rewrite = trunk.matching(config.trunk_rules, None if from_ is None else from_.uri, to.uri)
     to = bridge.usable(trunk.rewritten(to, rewrite.to), "callee")
-    contact = bridge.usable(bridge.party(sip.contact, "sip.contact"), "sip.contact") if sip and sip.contact else None
+    contact = (
+        bridge.usable(bridge.parse_address(sip.contact, "sip.contact"), "sip.contact") if sip and sip.contact else None
+    )
     credentials = bridge.credentials(sip) or registered(to.uri.host, config.ua.register_users)
     return Plan(to, credentials, from_, contact, sip, rewrite)
 

@@ -25,7 +25,7 @@ from sip_ua.sip.message import Request
 from sip_ua.sip.transaction_layer import Address
 from sip_ua.sip.uri import NameAddr
 from sip_ua.ua.transport import is_ip, resolve
-from sip_ua.ua.user_agent import Party, UserAgent
+from sip_ua.ua.user_agent import TransactionUser, UserAgent
 
 log = telemetry.get_logger()
 
@@ -134,8 +134,8 @@ class SipLeg:
         self._ua = ua
         self._config = config
         self._tell = tell
-        self._party: Party | None = None
-        self._core: sip.OutgoingCall | sip.IncomingCall | None = None
+        self._user: TransactionUser | None = None
+        self._core: sip.UacSession | sip.UasSession | None = None
         self._plan: outbound.Plan | None = None
         self._way: _Way | None = None
         self._dial: Dial | None = None
@@ -158,10 +158,10 @@ class SipLeg:
         """The leg of an INVITE, which is answered 100, or refused at once (`is_over`)."""
         leg = cls(ua, config, tell)
         leg.peer_host = source.host
-        core = sip.IncomingCall(ua.agent_towards(source.host), invite, tag)
+        core = sip.UasSession(ua.agent_towards(source.host), invite, tag)
         leg._core = core
-        leg._party = ua.add(core, invite.call_id, tag, leg._on_sip)
-        leg._party.perform(core.start(ua.now()))
+        leg._user = ua.add(core, invite.call_id, tag, leg._on_sip)
+        leg._user.perform(core.start(ua.now()))
         return leg
 
     @property
@@ -172,7 +172,7 @@ class SipLeg:
     @property
     def invite_received(self) -> Request | None:
         """The caller's INVITE."""
-        return self._core.invite if isinstance(self._core, sip.IncomingCall) else None
+        return self._core.invite if isinstance(self._core, sip.UasSession) else None
 
     @property
     def local_sdp(self) -> bytes:
@@ -250,7 +250,7 @@ class SipLeg:
         assert self._dial is not None
         option, suffix = self._dial.sip, self._config.ua.callid_suffix
         call_id = f"{default_call_id}@{suffix}" if suffix else default_call_id
-        core = sip.OutgoingCall(
+        core = sip.UacSession(
             self._way.agent,
             self._way.caller,
             self._way.plan.callee,
@@ -263,20 +263,20 @@ class SipLeg:
             ringing_limit_s=self._dial.ringing_limit_s,
         )
         self._core = core
-        self._party = self._ua.add(core, core.call_id, core.local_tag, self._on_sip)
-        self._party.perform(core.start(self._ua.now()))
+        self._user = self._ua.add(core, core.call_id, core.local_tag, self._on_sip)
+        self._user.perform(core.start(self._ua.now()))
         caller, callee = self._way.caller.uri.without_password(), self._way.plan.callee.uri.without_password()
         log.info("call.dialing", caller=str(caller), callee=str(callee))
 
     def ring(self, *, early_media: bool) -> None:
         """180, or 183 with our SDP. Nothing once answered or over."""
-        if isinstance(self._core, sip.IncomingCall):
+        if isinstance(self._core, sip.UasSession):
             self._perform(self._core.ring(self._ua.now(), self.local_sdp if early_media else None))
 
     def answer(self, option: SipOption | None) -> None:
         """200 with our SDP. Nothing when the caller has gone."""
         core = self._core
-        if isinstance(core, sip.IncomingCall) and core.phase is sip.Phase.PENDING:
+        if isinstance(core, sip.UasSession) and core.phase is sip.Phase.PENDING:
             core.hangup_headers = _hangup_headers(option)
             caller = core.invite.from_.uri.host
             core.credentials = bridge.credentials(option) or outbound.registered(caller, self._config.ua.register_users)
@@ -284,7 +284,7 @@ class SipLeg:
 
     def reject(self, code: int, reason: str | None) -> None:
         """A final refusal. Nothing once answered or over."""
-        if isinstance(self._core, sip.IncomingCall):
+        if isinstance(self._core, sip.UasSession):
             self._perform(self._core.reject(self._ua.now(), code, reason))
 
     def hang_up(self, headers: Mapping[str, str] | None = None) -> None:
@@ -300,9 +300,9 @@ class SipLeg:
             raise LocalProtocolError("MESSAGE needs an established call")
         self._perform(self._core.send_message(body.encode(), self._ua.now(), content_type, headers.items()))
 
-    def _perform(self, effects: list[sip.CallEffect]) -> None:
-        assert self._party is not None
-        self._party.perform(effects)
+    def _perform(self, effects: list[sip.SessionEffect]) -> None:
+        assert self._user is not None
+        self._user.perform(effects)
 
     # -- what the dialog tells --------------------------------------------------------------------
 
@@ -316,12 +316,12 @@ class SipLeg:
             case sip.Answered():
                 self._on_answered(effect)
             case sip.Refused(status, reason):
-                assert self._party is not None
-                if self._party.send_failed:
+                assert self._user is not None
+                if self._user.send_failed:
                     self._say(Failed("the callee can't be reached", 503))
                 else:
-                    self._say(Refused(status, reason, self._party.timed_out))
-            case sip.Cancelled() if isinstance(self._core, sip.IncomingCall):
+                    self._say(Refused(status, reason, self._user.timed_out))
+            case sip.Cancelled() if isinstance(self._core, sip.UasSession):
                 self._say(Cancelled())
             case sip.RemoteHangUp() | sip.SessionExpired():
                 self._say(HungUp())

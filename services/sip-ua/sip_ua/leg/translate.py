@@ -55,7 +55,7 @@ def remote_media(audio: NegotiatedAudio) -> RemoteMedia:
     )
 
 
-def party(text: str, what: str) -> NameAddr:
+def parse_address(text: str, what: str) -> NameAddr:
     """An address as a client writes it, a tel URI included; `sip:` is added without a scheme. Raises BadAddress."""
     written = text.strip()
     try:

@@ -1,6 +1,6 @@
 """One call as UAC or as UAS, from INVITE to BYE, without I/O.
 
-`OutgoingCall` sends the INVITE, `IncomingCall` received it; once answered both are a `Call`: two parties in a
+`UacSession` sends the INVITE, `UasSession` received it; once answered both are an `InviteSession`: two parties in a
 dialog, either of which may re-offer, send INFO or MESSAGE, and hang up. Messages and `now` (monotonic seconds) go
 in, effects come out: transmissions for the transaction layer (`sip.agent`) and the effects below for whoever owns
 the call. Sources: RFC 3261 §9, §12 to §15; RFC 3311 (UPDATE), RFC 4028 (session timers), RFC 3326 (Reason).
@@ -213,7 +213,7 @@ class RequestAnswered:
     reason: str
 
 
-CallEffect: TypeAlias = (
+SessionEffect: TypeAlias = (
     Transmission
     | Offered
     | Progress
@@ -274,13 +274,13 @@ class _Unacknowledged:
 
     response: Response
     cseq: int
-    gap: float
+    retransmit_interval: float
     carries_offer: bool
     initial: bool
 
 
-class Call:
-    """An established call, and what both roles share before; `Call(agent, dialog)` resumes one from its dialog.
+class InviteSession:
+    """An established call, and what both roles share before; `InviteSession(agent, dialog)` resumes a call.
 
     Every input returns the effects it has, in order. `deadline` says when to `tick`; once `finished` the call may
     be forgotten: it lingers 64·T1 after its end, to answer copies and late responses.
@@ -313,7 +313,7 @@ class Call:
         self._session_s = 0
         self._we_refresh = False
         self._finished = False
-        self._effects: list[CallEffect] = []
+        self._effects: list[SessionEffect] = []
         self._now = 0.0
 
     # What the owner may ask.
@@ -333,7 +333,7 @@ class Call:
 
     # What the owner may do.
 
-    def hang_up(self, now: float, headers: Mapping[str, str] | None = None) -> list[CallEffect]:
+    def hang_up(self, now: float, headers: Mapping[str, str] | None = None) -> list[SessionEffect]:
         """End the call: BYE with the call's hang-up headers and these, which win. Nothing when it is over.
 
         A UAS whose 200 is not acknowledged yet sends the BYE after the ACK or its absence (RFC 3261 §15).
@@ -343,7 +343,7 @@ class Call:
             self._hang_up(tuple({**self.hangup_headers, **(headers or {})}.items()))
         return self._drain()
 
-    def reoffer(self, sdp: bytes, now: float) -> list[CallEffect]:
+    def reoffer(self, sdp: bytes, now: float) -> list[SessionEffect]:
         """Send a re-INVITE with this offer. Raises LocalProtocolError unless up with no other offer open."""
         self._now = now
         if self.phase is not Phase.UP or self._postponed_offer is not None or self._negotiating:
@@ -352,7 +352,7 @@ class Call:
         self._send("INVITE", sdp, SDP)
         return self._drain()
 
-    def answer_reoffer(self, sdp: bytes, now: float) -> list[CallEffect]:
+    def answer_reoffer(self, sdp: bytes, now: float) -> list[SessionEffect]:
         """Accept the peer's re-INVITE or UPDATE with this answer, or offer when it sent none."""
         self._now = now
         request = self._take_remote_offer()
@@ -363,7 +363,7 @@ class Call:
             self._await_ack(response, carries_offer=_sdp_of(request) is None, initial=False)
         return self._drain()
 
-    def refuse_reoffer(self, now: float, status: int = 488, reason: str | None = None) -> list[CallEffect]:
+    def refuse_reoffer(self, now: float, status: int = 488, reason: str | None = None) -> list[SessionEffect]:
         """Refuse the peer's re-INVITE or UPDATE; the session stays as it was."""
         self._now = now
         self._reply(self._take_remote_offer(), status, reason)
@@ -371,11 +371,11 @@ class Call:
 
     def send_message(
         self, body: bytes, now: float, content_type: str = "text/plain;charset=utf-8", headers: HeaderItems = ()
-    ) -> list[CallEffect]:
+    ) -> list[SessionEffect]:
         """Send a MESSAGE inside the dialog; `RequestAnswered` follows. Raises LocalProtocolError unless up."""
         return self._send_user_request("MESSAGE", body, content_type, headers, now)
 
-    def send_info(self, body: bytes, now: float, content_type: str, headers: HeaderItems = ()) -> list[CallEffect]:
+    def send_info(self, body: bytes, now: float, content_type: str, headers: HeaderItems = ()) -> list[SessionEffect]:
         """Send an INFO inside the dialog; `RequestAnswered` follows. Raises LocalProtocolError unless up."""
         return self._send_user_request("INFO", body, content_type, headers, now)
 
@@ -386,7 +386,7 @@ class Call:
 
     # What arrives.
 
-    def receive(self, message: Message, now: float, cancels: Request | None = None) -> list[CallEffect]:
+    def receive(self, message: Message, now: float, cancels: Request | None = None) -> list[SessionEffect]:
         """Take a message from the transaction layer; with a CANCEL comes the request it is for."""
         self._now = now
         if isinstance(message, Response):
@@ -399,7 +399,7 @@ class Call:
             self._on_request(message)
         return self._drain()
 
-    def failed(self, request: Request, status: Literal[408, 503], now: float) -> list[CallEffect]:
+    def failed(self, request: Request, status: Literal[408, 503], now: float) -> list[SessionEffect]:
         """The layer gave up on a request of ours: treated as that response (RFC 3261 §8.1.3.1)."""
         self._now = now
         sent = self._sent.pop(request.via.branch, None)
@@ -407,7 +407,7 @@ class Call:
             self._on_outcome(sent, status, REASON_PHRASES[status], None)
         return self._drain()
 
-    def tick(self, now: float) -> list[CallEffect]:
+    def tick(self, now: float) -> list[SessionEffect]:
         """Let every timer that is due happen, oldest first."""
         self._now = now
         while self._timers and (timer := min(self._timers, key=self._timers.__getitem__)):
@@ -633,13 +633,13 @@ class Call:
         t1 = self.agent.timers.t1
         self._unacknowledged = _Unacknowledged(response, response.cseq.number, t1, carries_offer, initial)
         self._arm(Timer.RESEND_2XX, t1)
-        self._arm(Timer.ACK_WAIT, self.agent.timers.patience)
+        self._arm(Timer.ACK_WAIT, self.agent.timers.t1_x64)
 
     def _resend_2xx(self) -> None:
         if (waiting := self._unacknowledged) is not None:
-            waiting.gap = min(2 * waiting.gap, self.agent.timers.t2)
+            waiting.retransmit_interval = min(2 * waiting.retransmit_interval, self.agent.timers.t2)
             self._emit(SendResponse(waiting.response))
-            self._arm(Timer.RESEND_2XX, waiting.gap)
+            self._arm(Timer.RESEND_2XX, waiting.retransmit_interval)
 
     def _give_up_on_ack(self) -> None:
         self._unacknowledged = None
@@ -652,7 +652,7 @@ class Call:
 
     # Ends.
 
-    def _hang_up(self, headers: tuple[tuple[str, str], ...], effect: CallEffect | None = None) -> None:
+    def _hang_up(self, headers: tuple[tuple[str, str], ...], effect: SessionEffect | None = None) -> None:
         if self._unacknowledged is not None and self._unacknowledged.initial:
             self._bye_after_ack = headers
         else:
@@ -663,9 +663,9 @@ class Call:
         self._bye_after_ack = None
         self._send("BYE", headers=headers, remote_tag=remote_tag)
         if self.phase is Phase.ENDED:
-            self._arm(Timer.LINGER, self.agent.timers.patience)
+            self._arm(Timer.LINGER, self.agent.timers.t1_x64)
 
-    def _end(self, effect: CallEffect | None) -> None:
+    def _end(self, effect: SessionEffect | None) -> None:
         """The call is over; an open re-INVITE is answered (RFC 3261 §15.1.2), late messages still are."""
         self.phase = Phase.ENDED
         if self._remote_offer is not None:
@@ -675,7 +675,7 @@ class Call:
             self._unacknowledged = None
         kept = (Timer.RESEND_2XX, Timer.ACK_WAIT) if self._unacknowledged is not None else ()
         self._disarm(*(timer for timer in Timer if timer not in kept))
-        self._arm(Timer.LINGER, self.agent.timers.patience)
+        self._arm(Timer.LINGER, self.agent.timers.t1_x64)
         if effect is not None:
             self._emit(effect)
 
@@ -683,7 +683,7 @@ class Call:
 
     def _send_user_request(
         self, method: str, body: bytes, content_type: str, headers: HeaderItems, now: float
-    ) -> list[CallEffect]:
+    ) -> list[SessionEffect]:
         self._now = now
         if self.phase is not Phase.UP:
             raise LocalProtocolError(f"{method} needs an established call")
@@ -801,15 +801,15 @@ class Call:
         for timer in timers:
             self._timers.pop(timer, None)
 
-    def _emit(self, effect: CallEffect) -> None:
+    def _emit(self, effect: SessionEffect) -> None:
         self._effects.append(effect)
 
-    def _drain(self) -> list[CallEffect]:
+    def _drain(self) -> list[SessionEffect]:
         effects, self._effects = self._effects, []
         return effects
 
 
-class OutgoingCall(Call):
+class UacSession(InviteSession):
     """A call we place: INVITE with an offer, `Progress`, then `Answered`, `Refused` or `Cancelled`."""
 
     def __init__(
@@ -841,14 +841,14 @@ class OutgoingCall(Call):
         self._provisional_seen = False
         self._cancel_wanted = False
 
-    def start(self, now: float) -> list[CallEffect]:
+    def start(self, now: float) -> list[SessionEffect]:
         """Send the INVITE."""
         self._now = now
         self.phase = Phase.PENDING
         self._emit(SendRequest(self._invite, self._invite.uri, self._ringing_limit_s))
         return self._drain()
 
-    def cancel(self, now: float) -> list[CallEffect]:
+    def cancel(self, now: float) -> list[SessionEffect]:
         """Give the unanswered call up. `Cancelled` comes at once, CANCEL goes out as soon as RFC 3261 §9.1 allows.
 
         A 2xx that crosses the CANCEL is acknowledged and hung up. Nothing happens when the call is answered or over.
@@ -858,11 +858,11 @@ class OutgoingCall(Call):
             self._give_up(Cancelled())
         return self._drain()
 
-    def hang_up(self, now: float, headers: Mapping[str, str] | None = None) -> list[CallEffect]:
+    def hang_up(self, now: float, headers: Mapping[str, str] | None = None) -> list[SessionEffect]:
         """BYE when up, CANCEL when still unanswered."""
         return self.cancel(now) if self.phase is Phase.PENDING else super().hang_up(now, headers)
 
-    def failed(self, request: Request, status: Literal[408, 503], now: float) -> list[CallEffect]:
+    def failed(self, request: Request, status: Literal[408, 503], now: float) -> list[SessionEffect]:
         """The layer gave up on a request of ours; on the INVITE that is `Refused` with this status."""
         if request.via.branch != self._invite.via.branch or request.method != "INVITE":
             return super().failed(request, status, now)
@@ -942,7 +942,7 @@ class OutgoingCall(Call):
         self._emit(SendRequest(again, again.uri, self._ringing_limit_s))
         return True
 
-    def _give_up(self, effect: CallEffect) -> None:
+    def _give_up(self, effect: SessionEffect) -> None:
         self._cancel_wanted = True
         self._end(effect)
         if self._provisional_seen:
@@ -957,7 +957,7 @@ class OutgoingCall(Call):
         items += [line for line in invite.headers.lines() if line[0] in ("From", "To", "Call-ID")]
         items.append(("CSeq", f"{invite.cseq.number} CANCEL"))
         self._emit(SendRequest(Request("CANCEL", invite.uri, Headers(items)), invite.uri))
-        self._arm(Timer.LINGER, self.agent.timers.patience)
+        self._arm(Timer.LINGER, self.agent.timers.t1_x64)
 
     def _local_tag(self) -> str | None:
         return self.local_tag
@@ -971,7 +971,7 @@ class OutgoingCall(Call):
             super()._on_bye(request)
 
 
-class IncomingCall(Call):
+class UasSession(InviteSession):
     """A call we got: `Offered`, then `ring`, `answer` or `reject`, unless `Cancelled` comes first."""
 
     def __init__(
@@ -1003,7 +1003,7 @@ class IncomingCall(Call):
         """The INVITE's server transaction, by which the shell finds the call of a CANCEL."""
         return server_key(self.invite)
 
-    def start(self, now: float) -> list[CallEffect]:
+    def start(self, now: float) -> list[SessionEffect]:
         """Answer 100 and offer the call; or refuse at once what the INVITE asks and we cannot give."""
         self._now = now
         self.phase = Phase.PENDING
@@ -1019,7 +1019,7 @@ class IncomingCall(Call):
             self._emit(Offered(_sdp_of(invite)))
         return self._drain()
 
-    def ring(self, now: float, sdp: bytes | None = None, headers: HeaderItems = ()) -> list[CallEffect]:
+    def ring(self, now: float, sdp: bytes | None = None, headers: HeaderItems = ()) -> list[SessionEffect]:
         """Send 180, or 183 with an SDP answer for early media. May be repeated. Nothing once answered or over."""
         self._now = now
         if self.phase is Phase.PENDING:
@@ -1031,7 +1031,7 @@ class IncomingCall(Call):
             self._send_provisional(response)
         return self._drain()
 
-    def answer(self, sdp: bytes, now: float, headers: HeaderItems = ()) -> list[CallEffect]:
+    def answer(self, sdp: bytes, now: float, headers: HeaderItems = ()) -> list[SessionEffect]:
         """Send 200 with our answer (our offer, if the INVITE had none), repeated until the ACK.
 
         The call counts as up from here; `Acknowledged` or `AckMissing` follows. Raises LocalProtocolError when
@@ -1053,7 +1053,7 @@ class IncomingCall(Call):
 
     def reject(
         self, now: float, status: int = 603, reason: str | None = None, headers: HeaderItems = ()
-    ) -> list[CallEffect]:
+    ) -> list[SessionEffect]:
         """Refuse the call, with a Reason header when `reason` is given. Nothing once answered or over.
 
         Raises LocalProtocolError for a status that is no 300–699.
@@ -1066,7 +1066,7 @@ class IncomingCall(Call):
             self._refuse(status, headers=[*told, *custom(headers)])
         return self._drain()
 
-    def hang_up(self, now: float, headers: Mapping[str, str] | None = None) -> list[CallEffect]:
+    def hang_up(self, now: float, headers: Mapping[str, str] | None = None) -> list[SessionEffect]:
         """BYE when answered, 603 when still pending."""
         return self.reject(now) if self.phase is Phase.PENDING else super().hang_up(now, headers)
 
@@ -1110,7 +1110,7 @@ def answer_outside_dialog(request: Request, agent: Agent) -> Response | None:
     """The response to a request that belongs to no call and starts none; None for an ACK.
 
     481 when it names a dialog we do not know, 200 to OPTIONS, 400 to REFER, 405 to the rest. A new INVITE is not
-    for this function but for `IncomingCall`.
+    for this function but for `UasSession`.
     """
     if request.method == "ACK":
         return None

@@ -107,7 +107,7 @@ class Registration:
             self._removed()
         elif self.state not in (RegistrationState.REMOVING, RegistrationState.REMOVED):
             self.state = RegistrationState.REMOVING
-            self.deadline = now + self.agent.timers.patience
+            self.deadline = now + self.agent.timers.t1_x64
             self._send()
         return self._drain()
 

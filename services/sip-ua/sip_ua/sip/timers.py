@@ -19,13 +19,13 @@ class Timers:
     """How long an INVITE may stay at provisional responses; as timer C of §16.6 asks of proxies."""
 
     @property
-    def patience(self) -> float:
+    def t1_x64(self) -> float:
         """64·T1: timers B, F, H, J, L and M, and the wait for the ACK to a 2xx."""
         return 64 * self.t1
 
     def timer_d(self, reliable: bool) -> float:
         """How long to absorb copies of a final response to INVITE: at least 32 s, nothing when reliable."""
-        return 0.0 if reliable else max(32.0, self.patience)
+        return 0.0 if reliable else max(32.0, self.t1_x64)
 
     def timer_i(self, reliable: bool) -> float:
         """How long to absorb copies of the ACK to a final response."""
@@ -33,7 +33,7 @@ class Timers:
 
     def timer_j(self, reliable: bool) -> float:
         """How long to answer copies of a finished non-INVITE request."""
-        return 0.0 if reliable else self.patience
+        return 0.0 if reliable else self.t1_x64
 
     def timer_k(self, reliable: bool) -> float:
         """How long to absorb copies of the response to a non-INVITE request."""

@@ -111,7 +111,7 @@ class Transaction(ABC):
         """The message of the current event."""
         self.last_sent: Message | None = None
         """What a retransmission repeats."""
-        self.gap = self.timers.t1
+        self.retransmit_interval = self.timers.t1
         """Seconds until the next retransmission."""
         self._armed: dict[Event, float] = {}
         self._at_once: list[Event] = []
@@ -251,27 +251,27 @@ def resend(transaction: Transaction) -> None:
 
 
 def double_timer_a(transaction: Transaction) -> None:
-    transaction.gap *= 2
-    transaction.arm(Event.TIMER_A, transaction.gap)
+    transaction.retransmit_interval *= 2
+    transaction.arm(Event.TIMER_A, transaction.retransmit_interval)
 
 
 def double_timer_e(transaction: Transaction) -> None:
-    transaction.gap = min(2 * transaction.gap, transaction.timers.t2)
-    transaction.arm(Event.TIMER_E, transaction.gap)
+    transaction.retransmit_interval = min(2 * transaction.retransmit_interval, transaction.timers.t2)
+    transaction.arm(Event.TIMER_E, transaction.retransmit_interval)
 
 
 def timer_e_every_t2(transaction: Transaction) -> None:
-    transaction.gap = transaction.timers.t2
-    transaction.arm(Event.TIMER_E, transaction.gap)
+    transaction.retransmit_interval = transaction.timers.t2
+    transaction.arm(Event.TIMER_E, transaction.retransmit_interval)
 
 
 def double_timer_g(transaction: Transaction) -> None:
-    transaction.gap = min(2 * transaction.gap, transaction.timers.t2)
-    transaction.arm(Event.TIMER_G, transaction.gap)
+    transaction.retransmit_interval = min(2 * transaction.retransmit_interval, transaction.timers.t2)
+    transaction.arm(Event.TIMER_G, transaction.retransmit_interval)
 
 
 def start_timer_b(transaction: Transaction) -> None:
-    transaction.arm(Event.TIMER_B, transaction.timers.patience)
+    transaction.arm(Event.TIMER_B, transaction.timers.t1_x64)
 
 
 def start_timer_d(transaction: Transaction) -> None:
@@ -279,10 +279,10 @@ def start_timer_d(transaction: Transaction) -> None:
 
 
 def start_timers_g_and_h(transaction: Transaction) -> None:
-    transaction.gap = transaction.timers.t1
+    transaction.retransmit_interval = transaction.timers.t1
     if not transaction.reliable:
-        transaction.arm(Event.TIMER_G, transaction.gap)
-    transaction.arm(Event.TIMER_H, transaction.timers.patience)
+        transaction.arm(Event.TIMER_G, transaction.retransmit_interval)
+    transaction.arm(Event.TIMER_H, transaction.timers.t1_x64)
 
 
 def start_timer_i(transaction: Transaction) -> None:
@@ -298,11 +298,11 @@ def start_timer_k(transaction: Transaction) -> None:
 
 
 def start_timer_l(transaction: Transaction) -> None:
-    transaction.arm(Event.TIMER_L, transaction.timers.patience)
+    transaction.arm(Event.TIMER_L, transaction.timers.t1_x64)
 
 
 def start_timer_m(transaction: Transaction) -> None:
-    transaction.arm(Event.TIMER_M, transaction.timers.patience)
+    transaction.arm(Event.TIMER_M, transaction.timers.t1_x64)
 
 
 def start_proceeding_limit(transaction: Transaction) -> None:
@@ -451,7 +451,7 @@ class InviteClientTransaction(ClientTransaction):
     def _arm_first_timers(self) -> None:
         if not self.reliable:
             self.arm(Event.TIMER_A, self.timers.t1)
-        self.arm(Event.TIMER_B, self.timers.patience)
+        self.arm(Event.TIMER_B, self.timers.t1_x64)
 
 
 class NonInviteClientTransaction(ClientTransaction):
@@ -463,7 +463,7 @@ class NonInviteClientTransaction(ClientTransaction):
     def _arm_first_timers(self) -> None:
         if not self.reliable:
             self.arm(Event.TIMER_E, self.timers.t1)
-        self.arm(Event.TIMER_F, self.timers.patience)
+        self.arm(Event.TIMER_F, self.timers.t1_x64)
 
 
 class InviteServerTransaction(ServerTransaction):

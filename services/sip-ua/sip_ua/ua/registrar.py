@@ -17,7 +17,7 @@ from sip_ua.sip.grammar import GrammarError
 from sip_ua.sip.registration import Registered, Registration, RegistrationFailed, Unregistered
 from sip_ua.sip.uri import escape_user, parse_uri
 from sip_ua.ua.transport import resolve
-from sip_ua.ua.user_agent import Party, UserAgent, new_token
+from sip_ua.ua.user_agent import TransactionUser, UserAgent, new_token
 
 log = telemetry.get_logger()
 
@@ -34,7 +34,7 @@ class Registrar:
     def __init__(self, ua: UserAgent, users: Sequence[RegisterUser]) -> None:
         self._ua = ua
         self._users = [user for user in users if not user.disabled]
-        self._parties: list[Party] = []
+        self._transaction_users: list[TransactionUser] = []
         self._gone: list[asyncio.Event] = []
 
     async def run(self) -> None:
@@ -78,14 +78,14 @@ class Registrar:
                     gone.set()
             REGISTERED.labels(address).set(isinstance(effect, Registered))
 
-        party = self._ua.add(core, core.call_id, core.local_tag, tell)
-        self._parties.append(party)
-        party.perform(core.start(self._ua.now()))
+        transaction_user = self._ua.add(core, core.call_id, core.local_tag, tell)
+        self._transaction_users.append(transaction_user)
+        transaction_user.perform(core.start(self._ua.now()))
 
     async def stop(self) -> None:
         """Remove the bindings (Expires 0), within a second."""
-        for party in self._parties:
-            assert isinstance(party.core, Registration)
-            party.perform(party.core.stop(self._ua.now()))
+        for user in self._transaction_users:
+            assert isinstance(user.core, Registration)
+            user.perform(user.core.stop(self._ua.now()))
         if self._gone:
             await asyncio.wait([asyncio.ensure_future(gone.wait()) for gone in self._gone], timeout=FAREWELL_S)

@@ -1,7 +1,7 @@
-"""The user agent's shell: socket ↔ parser ↔ transaction layer ↔ the parties of calls and registrations.
+"""The user agent's shell: socket ↔ parser ↔ transaction layer ↔ transaction users: INVITE sessions, registrations.
 
-It decides nothing about a call. A message finds its party by Call-ID and local tag (RFC 3261 §12); an INVITE that
-belongs to none is handed to `on_invite`, everything else outside a dialog is answered here.
+It decides nothing about a call. A message finds its transaction user by Call-ID and local tag (RFC 3261 §12); an
+INVITE that belongs to none is handed to `on_invite`, everything else outside a dialog is answered here.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from dialbus import telemetry
 from dialbus.config import HostPort
 from sip_ua.errors import Unresolvable
 from sip_ua.sip.agent import Agent, SendAck, SendRequest, SendResponse
-from sip_ua.sip.invite_session import IncomingCall, answer_outside_dialog
+from sip_ua.sip.invite_session import UasSession, answer_outside_dialog
 from sip_ua.sip.message import Message, Request, Response, write
 from sip_ua.sip.parser import ParseError, is_keepalive, parse
 from sip_ua.sip.transaction_layer import (
@@ -51,7 +51,7 @@ def new_token(length: int = 16) -> str:
 
 
 class Core(Protocol):
-    """What calls and registrations have in common (sip_ua.call, sip_ua.registration)."""
+    """What INVITE sessions and registrations have in common (`sip_ua.sip`)."""
 
     @property
     def deadline(self) -> float | None: ...
@@ -60,8 +60,8 @@ class Core(Protocol):
     def tick(self, now: float) -> Sequence[Any]: ...
 
 
-class Party:
-    """One core with its timer, its transmissions performed, everything else told to `tell`."""
+class TransactionUser:
+    """A core with its timer, its transmissions performed, everything else told to `tell`. The TU of RFC 3261 §6."""
 
     def __init__(self, ua: "UserAgent", core: Core, key: tuple[str, str], tell: Callable[[Any], None]) -> None:
         self.core = core
@@ -89,7 +89,7 @@ class Party:
         self._rearm()
 
     def receive(self, message: Message, now: float, cancels: Request | None) -> None:
-        """A message of this party's dialog or transactions."""
+        """A message of this user's dialog or transactions."""
         core: Any = self.core
         if hasattr(core, "phase"):
             self.perform(core.receive(message, now, cancels))
@@ -138,8 +138,8 @@ class UserAgent:
         self._external_ip = external_ip
         self._answers_options = options
         self._layer = TransactionLayer(lambda: new_token(8), agent.timers)
-        self._parties: dict[tuple[str, str], Party] = {}
-        self._invited: dict[Key, Party] = {}
+        self._users: dict[tuple[str, str], TransactionUser] = {}
+        self._invited: dict[Key, TransactionUser] = {}
         """By the INVITE's transaction, which is all that a CANCEL names."""
         self._transport: UdpTransport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -163,8 +163,8 @@ class UserAgent:
         """Close the socket and forget every timer."""
         if self._timer is not None:
             self._timer.cancel()
-        for party in self._parties.values():
-            party.drop()
+        for user in self._users.values():
+            user.drop()
         for task in self._lookups:
             task.cancel()
         if self._transport is not None:
@@ -200,29 +200,29 @@ class UserAgent:
             local = local_address_towards(host) if bound in ("0.0.0.0", "::") else bound
         return replace(self._agent, host=local, port=self._transport.port)
 
-    def add(self, core: Core, call_id: str, local_tag: str, tell: Callable[[Any], None]) -> Party:
+    def add(self, core: Core, call_id: str, local_tag: str, tell: Callable[[Any], None]) -> TransactionUser:
         """Let a core take part; its messages are those with this Call-ID and local tag."""
-        party = Party(self, core, (call_id, local_tag), tell)
-        self._parties[party.key] = party
-        if isinstance(core, IncomingCall):
-            self._invited[core.invite_key] = party
-        return party
+        user = TransactionUser(self, core, (call_id, local_tag), tell)
+        self._users[user.key] = user
+        if isinstance(core, UasSession):
+            self._invited[core.invite_key] = user
+        return user
 
-    def forget(self, party: Party) -> None:
-        """A party is over."""
-        self._parties.pop(party.key, None)
-        if isinstance(party.core, IncomingCall):
-            self._invited.pop(party.core.invite_key, None)
+    def forget(self, user: TransactionUser) -> None:
+        """A transaction user is over."""
+        self._users.pop(user.key, None)
+        if isinstance(user.core, UasSession):
+            self._invited.pop(user.core.invite_key, None)
 
     # -- out --------------------------------------------------------------------------------------
 
-    def send_request(self, party: Party, sending: SendRequest) -> None:
+    def send_request(self, user: TransactionUser, sending: SendRequest) -> None:
         """Send a request through a new transaction, after a DNS lookup if its host is a name."""
         next_hop = sending.next_hop
         if is_ip(next_hop.host):
             self._request(sending, Address(next_hop.host, next_hop.port or 5060))
         else:
-            self._look_up(self._send_resolved(party, sending))
+            self._look_up(self._send_resolved(user, sending))
 
     def send_ack(self, request: Request, next_hop: Uri) -> None:
         """Send the ACK to a 2xx."""
@@ -238,11 +238,11 @@ class UserAgent:
     def _request(self, sending: SendRequest, destination: Address) -> None:
         self._perform(self._layer.request(sending.request, destination, self.now(), sending.ringing_limit_s))
 
-    async def _send_resolved(self, party: Party, sending: SendRequest) -> None:
+    async def _send_resolved(self, user: TransactionUser, sending: SendRequest) -> None:
         try:
             destination = await resolve(sending.next_hop.host, sending.next_hop.port)
         except Unresolvable as error:
-            party.unsendable(sending.request, error)
+            user.unsendable(sending.request, error)
         else:
             self._request(sending, destination)
 
@@ -301,9 +301,9 @@ class UserAgent:
             case Received(message, source, _, cancels):
                 self._dispatch(message, source, cancels)
             case Failed(request, key, status, _):
-                party = self._parties.get((request.call_id, request.from_tag or ""))
-                if key.side == "client" and party is not None:
-                    party.failed(request, status, self.now())
+                user = self._users.get((request.call_id, request.from_tag or ""))
+                if key.side == "client" and user is not None:
+                    user.failed(request, status, self.now())
             case Finished():
                 pass
         return []
@@ -321,9 +321,9 @@ class UserAgent:
         return True
 
     def _dispatch(self, message: Message, source: Address, cancels: Request | None) -> None:
-        party = self._party_of(message, cancels)
-        if party is not None:
-            party.receive(message, self.now(), cancels)
+        user = self._user_of(message, cancels)
+        if user is not None:
+            user.receive(message, self.now(), cancels)
         elif isinstance(message, Response):
             log.debug("sip.stray_response", status=message.status)
         elif message.method == "INVITE" and message.to_tag is None:
@@ -331,11 +331,11 @@ class UserAgent:
         else:
             self._answer_outside(message, source)
 
-    def _party_of(self, message: Message, cancels: Request | None) -> Party | None:
+    def _user_of(self, message: Message, cancels: Request | None) -> TransactionUser | None:
         if isinstance(message, Response):
-            return self._parties.get((message.call_id, message.from_tag or ""))
+            return self._users.get((message.call_id, message.from_tag or ""))
         if message.to_tag is not None:
-            return self._parties.get((message.call_id, message.to_tag))
+            return self._users.get((message.call_id, message.to_tag))
         return self._invited.get(server_key(cancels)) if cancels is not None else None
 
     def _answer_outside(self, request: Request, source: Address) -> None:

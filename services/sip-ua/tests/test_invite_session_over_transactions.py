@@ -16,15 +16,15 @@ from sip_ua.sip.agent import Agent, SendAck, SendRequest, SendResponse
 from sip_ua.sip.invite_session import (
     Acknowledged,
     Answered,
-    Call,
-    CallEffect,
     Cancelled,
-    IncomingCall,
+    InviteSession,
     Offered,
-    OutgoingCall,
     Progress,
     Refused,
     RemoteHangUp,
+    SessionEffect,
+    UacSession,
+    UasSession,
 )
 from sip_ua.sip.message import Request, write
 from sip_ua.sip.parser import parse
@@ -32,7 +32,7 @@ from sip_ua.sip.transaction_layer import Address, Failed, Finished, LayerEffect,
 from sip_ua.sip.uri import parse_name_addr
 
 OFFER, ANSWER = b"v=0 offer", b"v=0 answer"
-Reaction = Callable[["Phone", CallEffect], list[CallEffect]]
+Reaction = Callable[["Phone", SessionEffect], list[SessionEffect]]
 
 
 class Phone:
@@ -45,8 +45,8 @@ class Phone:
         self.layer = TransactionLayer(self.agent.new_token)
         self.wire = wire
         self.react = react
-        self.call: Call | None = None
-        self.told: list[CallEffect] = []
+        self.call: InviteSession | None = None
+        self.told: list[SessionEffect] = []
 
     def feed(self, effects: list[LayerEffect]) -> None:
         for effect in effects:
@@ -55,7 +55,7 @@ class Phone:
                     self.wire.carry(write(message), self.address, destination)
                 case Received(message, _, key, cancels):
                     if isinstance(message, Request) and message.method == "INVITE" and self.call is None:
-                        self.call = IncomingCall(self.agent, message, self.agent.new_token())
+                        self.call = UasSession(self.agent, message, self.agent.new_token())
                         self.perform(self.call.start(self.wire.now))
                     elif self.call is not None:
                         self.perform(self.call.receive(message, self.wire.now, cancels))
@@ -66,7 +66,7 @@ class Phone:
                 case Finished():
                     pass
 
-    def perform(self, effects: list[CallEffect]) -> None:
+    def perform(self, effects: list[SessionEffect]) -> None:
         for effect in effects:
             match effect:
                 case SendRequest(request, hop, limit_s):
@@ -128,25 +128,25 @@ class Wire:
                     phone.tick()
 
 
-def passive(phone: Phone, effect: CallEffect) -> list[CallEffect]:
+def passive(phone: Phone, effect: SessionEffect) -> list[SessionEffect]:
     return []
 
 
-def ring_and_answer(phone: Phone, effect: CallEffect) -> list[CallEffect]:
-    if isinstance(effect, Offered) and isinstance(phone.call, IncomingCall):
+def ring_and_answer(phone: Phone, effect: SessionEffect) -> list[SessionEffect]:
+    if isinstance(effect, Offered) and isinstance(phone.call, UasSession):
         now = phone.wire.now
         return [*phone.call.ring(now), *phone.call.answer(ANSWER, now)]
     return []
 
 
-def only_ring(phone: Phone, effect: CallEffect) -> list[CallEffect]:
-    if isinstance(effect, Offered) and isinstance(phone.call, IncomingCall):
+def only_ring(phone: Phone, effect: SessionEffect) -> list[SessionEffect]:
+    if isinstance(effect, Offered) and isinstance(phone.call, UasSession):
         return phone.call.ring(phone.wire.now)
     return []
 
 
-def dial(phone: Phone, host: str, ringing_limit_s: float | None = None) -> OutgoingCall:
-    call = OutgoingCall(
+def dial(phone: Phone, host: str, ringing_limit_s: float | None = None) -> UacSession:
+    call = UacSession(
         phone.agent,
         parse_name_addr(f"<sip:ann@{phone.address.host}>"),
         parse_name_addr(f"<sip:bob@{host}>"),

@@ -17,15 +17,12 @@ from sip_ua.sip.invite_session import (
     AckMissing,
     Acknowledged,
     Answered,
-    Call,
-    CallEffect,
     Cancelled,
     DtmfReceived,
-    IncomingCall,
     InfoReceived,
+    InviteSession,
     MessageReceived,
     Offered,
-    OutgoingCall,
     Progress,
     Refused,
     RemoteHangUp,
@@ -34,8 +31,11 @@ from sip_ua.sip.invite_session import (
     ReofferRefused,
     ReofferWithdrawn,
     RequestAnswered,
+    SessionEffect,
     SessionExpired,
     TransferRequested,
+    UacSession,
+    UasSession,
     answer_outside_dialog,
     custom,
     parse_dtmf,
@@ -61,7 +61,7 @@ def agent() -> Agent:
     return Agent("192.0.2.20", 13050, new_token=lambda: next(tokens), random=lambda: 0.5)
 
 
-def wire(effects: Sequence[CallEffect]) -> list[str]:
+def wire(effects: Sequence[SessionEffect]) -> list[str]:
     """What goes out, in order: methods of requests, status and method of responses."""
     lines = []
     for effect in effects:
@@ -73,25 +73,25 @@ def wire(effects: Sequence[CallEffect]) -> list[str]:
     return lines
 
 
-def told(effects: Sequence[CallEffect]) -> list[CallEffect]:
+def told(effects: Sequence[SessionEffect]) -> list[SessionEffect]:
     """What the owner learns."""
     return [effect for effect in effects if not isinstance(effect, SendRequest | SendAck | SendResponse)]
 
 
-def request_in(effects: Sequence[CallEffect], method: str) -> Request:
+def request_in(effects: Sequence[SessionEffect], method: str) -> Request:
     """The last request of this method that goes out."""
     sent = [effect.request for effect in effects if isinstance(effect, SendRequest | SendAck)]
     return [request for request in sent if request.method == method][-1]
 
 
-def response_in(effects: Sequence[CallEffect], status: int) -> Response:
+def response_in(effects: Sequence[SessionEffect], status: int) -> Response:
     sent = [effect.response for effect in effects if isinstance(effect, SendResponse)]
     return next(response for response in sent if response.status == status)
 
 
-def silence(call: Call, until: float) -> list[tuple[float, str | CallEffect]]:
+def silence(call: InviteSession, until: float) -> list[tuple[float, str | SessionEffect]]:
     """Jump from deadline to deadline while nothing arrives."""
-    log: list[tuple[float, str | CallEffect]] = []
+    log: list[tuple[float, str | SessionEffect]] = []
     while (due := call.deadline) is not None and due <= until:
         effects = call.tick(due)
         log += [(due, line) for line in wire(effects)] + [(due, effect) for effect in told(effects)]
@@ -119,7 +119,7 @@ class Dialled:
     """An outgoing call whose INVITE has just gone out at second 0."""
 
     def __init__(self, credentials: Credentials | None = None, **headers: str) -> None:
-        self.call = OutgoingCall(
+        self.call = UacSession(
             agent(),
             parse_name_addr("<sip:7301@192.0.2.20>"),
             parse_name_addr("<sip:7455@198.51.100.4>"),
@@ -134,7 +134,7 @@ class Dialled:
 
     def reply(
         self, status: int, *headers: tuple[str, str], tag: str = "bob", body: bytes = b"", now: float = 1.0
-    ) -> list[CallEffect]:
+    ) -> list[SessionEffect]:
         extra = [PHONE, *headers] + ([SDP] if body else [])
         response = response_to(self.invite, status, None, None if status == 100 else tag, extra, body)
         effects = self.call.receive(response, now)
@@ -367,7 +367,7 @@ class Offering:
 
     def __init__(self, *headers: tuple[str, str], body: bytes = OFFER) -> None:
         self.invite = incoming_invite(*headers, body=body)
-        self.call = IncomingCall(agent(), self.invite, "Zt5Rw2Lp", hangup_headers={"X-Always": "1"})
+        self.call = UasSession(agent(), self.invite, "Zt5Rw2Lp", hangup_headers={"X-Always": "1"})
         self.effects = self.call.start(0.0)
 
     @property
@@ -377,7 +377,7 @@ class Offering:
 
     def get(
         self, method: str, cseq: int, *headers: tuple[str, str], body: bytes = b"", now: float = 5.0
-    ) -> list[CallEffect]:
+    ) -> list[SessionEffect]:
         extra = [*headers] + ([SDP] if body and not any(name == "Content-Type" for name, _ in headers) else [])
         return self.call.receive(peer_request(self.dialog, method, cseq, *extra, body=body), now)
 
@@ -531,7 +531,7 @@ def test_invite_that_asks_the_impossible_is_refused_and_not_offered(
 
 def test_invite_with_another_kind_of_body_is_answered_415():
     invite = replace(incoming_invite(), headers=incoming_invite().headers.with_("Content-Type", "text/plain"))
-    assert wire(IncomingCall(agent(), invite, "t").start(0.0)) == ["415 INVITE"]
+    assert wire(UasSession(agent(), invite, "t").start(0.0)) == ["415 INVITE"]
 
 
 # Inside the dialog.
@@ -763,7 +763,7 @@ def test_requests_of_ours_never_ask_for_a_session_timer_by_themselves():
 
 def test_call_resumed_from_its_stored_dialog_can_be_hung_up_and_reoffered():
     stored = Offering().up().dialog.to_json()
-    call = Call(agent(), Dialog.from_json(stored))
+    call = InviteSession(agent(), Dialog.from_json(stored))
     assert str(request_in(call.reoffer(HOLD, 100.0), "INVITE").uri) == "sip:7455@192.0.2.15:5062"
     effects = call.receive(peer_request(Dialog.from_json(stored), "BYE", 2), 101.0)
     assert (wire(effects), told(effects)) == (["200 BYE"], [RemoteHangUp(None)])
@@ -775,7 +775,7 @@ FINAL = (Refused, Cancelled, RemoteHangUp, AckMissing, SessionExpired)
 METHODS = ["ACK", "BYE", "INVITE", "UPDATE", "INFO", "MESSAGE", "REFER", "OPTIONS", "CANCEL"]
 STATUSES = [100, 180, 183, 200, 302, 401, 408, 481, 486, 491, 500]
 
-Step = Callable[[], list[CallEffect]]
+Step = Callable[[], list[SessionEffect]]
 
 
 def steps_of(party: Dialled | Offering, data: st.DataObject, number: int, seen: list[Request]) -> list[Step]:
@@ -789,7 +789,7 @@ def steps_of(party: Dialled | Offering, data: st.DataObject, number: int, seen: 
         lambda: call.send_message(b"hi", now),
         lambda: call.tick(now + data.draw(st.sampled_from([0.0, 40.0]))),
     ]
-    if isinstance(call, IncomingCall):
+    if isinstance(call, UasSession):
         incoming = call
         steps += [lambda: incoming.ring(now), lambda: incoming.answer(ANSWER, now), lambda: incoming.reject(now)]
     if call.dialog is not None:
