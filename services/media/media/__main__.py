@@ -15,8 +15,8 @@ async def serve(loaded: Loaded) -> None:
         media = MediaService(me, detector)
         try:
             await media.start()
-            me.capacity = lambda: (media.most, media.legs)
-            me.health.facts(lambda: {"capacity": media.most, "legs": media.legs})
+            me.capacity = lambda: (media.capacity, media.legs)
+            me.health.facts(lambda: {"capacity": media.capacity, "legs": media.legs})
             me.announce()
             await media.watch()
         finally:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from media.rtp.dtmf import DIGITS, DtmfReceiver, key_press
+from media.rtp.dtmf import DIGITS, DtmfReceiver, digit_packets
 
 
 def heard(packets: list[tuple[int, bytes]], receiver: DtmfReceiver | None = None, ssrc: int = 1) -> str:
@@ -18,7 +18,7 @@ def pressed(digits: str, start: int = 0, step: int = 2000) -> list[tuple[int, by
     return [
         (packet.timestamp, packet.payload)
         for index, digit in enumerate(digits)
-        for packet in key_press(digit, (start + index * step) & 0xFFFFFFFF)
+        for packet in digit_packets(digit, (start + index * step) & 0xFFFFFFFF)
     ]
 
 
@@ -66,7 +66,7 @@ def test_malformed_and_other_events_are_no_digits(payload: bytes) -> None:
 
 
 def test_press_is_sent_as_rfc_4733_says() -> None:
-    packets = key_press("#", 4000, duration_ms=60)
+    packets = digit_packets("#", 4000, duration_ms=60)
     assert [packet.payload.hex() for packet in packets] == ["0b0a00a0", "0b0a0140", *["0b8a01e0"] * 3]
     assert [packet.marker for packet in packets] == [True, False, False, False, False]
     assert {packet.timestamp for packet in packets} == {4000}
@@ -75,4 +75,4 @@ def test_press_is_sent_as_rfc_4733_says() -> None:
 @pytest.mark.parametrize(("digit", "duration"), [("E", 100), ("", 100), ("12", 100), ("1", 0), ("1", 9000)])
 def test_what_cannot_be_sent_is_refused(digit: str, duration: int) -> None:
     with pytest.raises(ValueError, match="not a"):
-        key_press(digit, 0, duration_ms=duration)
+        digit_packets(digit, 0, duration_ms=duration)

@@ -127,7 +127,7 @@ def test_a_key_is_told_once(sockets: Sockets, phone: socket.socket):
     endpoint = _endpoint(sockets)
     endpoint.connect(_remote(phone, telephone_event_pt=96), 0.0)
     phone.sendto(_rtp(0), ("127.0.0.1", sockets.port))
-    for index, part in enumerate(dtmf.key_press("#", 160)):
+    for index, part in enumerate(dtmf.digit_packets("#", 160)):
         data = _rtp(index + 1, payload_type=96, payload=part.payload, timestamp=part.timestamp)
         phone.sendto(data, ("127.0.0.1", sockets.port))
 
@@ -137,8 +137,8 @@ def test_a_key_is_told_once(sockets: Sockets, phone: socket.socket):
 def test_keys_take_the_place_of_audio_one_after_another(sockets: Sockets, phone: socket.socket):
     endpoint = _endpoint(sockets)
     endpoint.connect(_remote(phone, telephone_event_pt=96), 0.0)
-    endpoint.press("1")
-    endpoint.press("1")
+    endpoint.send_dtmf("1")
+    endpoint.send_dtmf("1")
     for tick in range(7 + 3 + 7 + 1):
         (endpoint.send_silence if tick % 2 else lambda: endpoint.send(FRAME))()
     sent = [packet.parse(phone.recv(2000)) for _ in range(18)]
@@ -148,18 +148,18 @@ def test_keys_take_the_place_of_audio_one_after_another(sockets: Sockets, phone:
     assert [one.timestamp for one in sent if one][:11] == [1000] * 7 + [2120, 2280, 2440, 2600]
     press, pause = [True, *([False] * 6)], [True, False, False]
     assert [one.marker for one in sent if one] == [*press, *pause, *press, True]
-    assert [one.payload for one in sent if one][:7] == [part.payload for part in dtmf.key_press("1", 1000)]
+    assert [one.payload for one in sent if one][:7] == [part.payload for part in dtmf.digit_packets("1", 1000)]
 
 
 def test_keys_last_by_their_own_clock_where_that_is_another_one(sockets: Sockets, phone: socket.socket):
     endpoint = _endpoint(sockets)
     endpoint.connect(_remote(phone, codec="opus", payload_type=111, telephone_event_hz=8000), 0.0)
-    endpoint.press("1")
+    endpoint.send_dtmf("1")
     for _ in range(7):
         endpoint.send_silence()
     sent = [packet.parse(phone.recv(2000)) for _ in range(7)]
 
-    assert [one.payload for one in sent if one] == [part.payload for part in dtmf.key_press("1", 0)]
+    assert [one.payload for one in sent if one] == [part.payload for part in dtmf.digit_packets("1", 0)]
 
 
 @pytest.mark.parametrize("changes", [{"telephone_event_pt": None}, {"direction": "recvonly"}])
@@ -168,7 +168,7 @@ def test_a_key_that_nobody_would_understand_is_not_sent(
 ):
     endpoint = _endpoint(sockets)
     endpoint.connect(_remote(phone, **changes), 0.0)
-    endpoint.press("1")
+    endpoint.send_dtmf("1")
     endpoint.connect(_remote(phone), 0.0)
     endpoint.send(FRAME)
     sent = packet.parse(phone.recv(2000))
@@ -180,7 +180,7 @@ def test_keys_wait_in_a_bounded_queue(sockets: Sockets, phone: socket.socket):
     endpoint = _endpoint(sockets)
     endpoint.connect(_remote(phone), 0.0)
     for _ in range(1000):
-        endpoint.press("9")
+        endpoint.send_dtmf("9")
     for _ in range(32 * 10 + 5):
         endpoint.send(FRAME)
         last = packet.parse(phone.recv(2000))
@@ -261,7 +261,7 @@ def test_opus_runs_on_its_own_clock_and_takes_packets_of_any_length(sockets: Soc
             phone.sendto(packet.pack(data), address)
             digits += _drain(endpoint, number * 0.02, until=endpoint.accepted + 1)
         heard.append(endpoint.next_payload(number * 0.02))
-    press = dtmf.key_press("7", 20 * 960, clock_rate_hz=48000)
+    press = dtmf.digit_packets("7", 20 * 960, clock_rate_hz=48000)
     for number, part in enumerate(press):
         event = packet.RtpPacket(110, part.marker, 20 + number, part.timestamp, 77, part.payload)
         phone.sendto(packet.pack(event), address)

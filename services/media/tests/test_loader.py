@@ -29,7 +29,7 @@ def _write(path: Path, samples: int = 800, rate_hz: int = 8000) -> bytes:
 def _loader(root: Path, *, cached: bool = False, clock: Callable[[], float] = lambda: 0.0, **limits: Any) -> Loader:
     config = FetchConfig(allow_loopback=True, **limits)
     cache = UrlCache(root / "cache") if cached else None
-    return Loader(root, Fetcher(config), cache, most_bytes=config.max_bytes, clock=clock)
+    return Loader(root, Fetcher(config), cache, max_bytes=config.max_bytes, clock=clock)
 
 
 class Site:

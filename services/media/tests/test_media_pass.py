@@ -81,7 +81,7 @@ def test_the_query_is_added_to(url: str, expected: str):
 @pytest.mark.parametrize("rates", [(8000, 8000), (8000, 16000), (16000, 24000), (16000, 44100)])
 def test_packets_have_exactly_their_size_and_lose_nothing(rates: tuple[int, int]):
     source_hz, target_hz = rates
-    packets = Packets(source_hz, target_hz, 1000, most_s=10.0)
+    packets = Packets(source_hz, target_hz, 1000, max_s=10.0)
     pcm = tone(700, 1.0, source_hz)
     for at in range(0, len(pcm), source_hz // 50):
         packets.put(pcm[at : at + source_hz // 50])
@@ -92,7 +92,7 @@ def test_packets_have_exactly_their_size_and_lose_nothing(rates: tuple[int, int]
 
 
 def test_packets_nobody_takes_are_dropped_the_oldest_first():
-    packets = Packets(8000, 8000, 320, most_s=0.1)
+    packets = Packets(8000, 8000, 320, max_s=0.1)
     for number in range(10):
         packets.put(np.full(FRAME, number, np.int16))
 
@@ -109,7 +109,7 @@ async def test_both_ways_and_the_end():
         assert peer.path == "/pass?sample_rate=8000&packet_size=480"
 
         for _ in range(6):
-            opened.hear(8000, tone(700, 0.02, 8000))
+            opened.put(8000, tone(700, 0.02, 8000))
         await eventually(lambda: len(peer.heard) == 4, what="4 packets")
         assert {len(message) for message in peer.heard} == {480}
 
@@ -165,7 +165,7 @@ async def test_what_cannot_be_opened_is_told_with_its_code():
 
 
 async def test_a_peer_far_ahead_is_read_no_further_until_it_is_heard(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(media_pass, "MOST_AHEAD_S", 1.0)
+    monkeypatch.setattr(media_pass, "MAX_AHEAD_S", 1.0)
     told, sent = Told(), 0
     async with _peer() as peer:
         opened = told.opened(peer.url)

@@ -11,8 +11,8 @@ from tests.peers.rtp import tone
 PIECE = 160
 
 
-def _g711(most_s: float = 10.0) -> PacedBytes:
-    return PacedBytes(8000, most_s)
+def _g711(max_s: float = 10.0) -> PacedBytes:
+    return PacedBytes(8000, max_s)
 
 
 def test_what_comes_after_a_pause_is_held_until_there_is_enough():
@@ -51,7 +51,7 @@ def test_real_pauses_do_not_make_it_hold_more():
 
 
 def test_a_file_sent_at_once_is_heard_whole_and_at_its_pace():
-    paced = _g711(most_s=60)
+    paced = _g711(max_s=60)
     whole = bytes(range(250)) * 1600  # 50 s
     assert paced.put(whole) == 0
     assert paced.seconds == 50
@@ -63,7 +63,7 @@ def test_a_file_sent_at_once_is_heard_whole_and_at_its_pace():
 
 
 def test_beyond_the_bound_the_oldest_goes_in_whole_samples():
-    paced = PacedBytes.of_samples(8000, most_s=1.0)
+    paced = PacedBytes.of_samples(8000, max_s=1.0)
 
     assert paced.put(b"\x01") == 0
     assert paced.put(bytes(16_000)) == 2
@@ -88,7 +88,7 @@ def test_every_octet_comes_out_once_and_in_order(messages: list[bytes]):
 @pytest.mark.parametrize("target_hz", [8000, 16000])
 def test_samples_of_any_rate_keep_their_length_in_odd_messages(source_hz: int, target_hz: int):
     data = tone(700, 1.0, source_hz).tobytes()
-    paced = PacedPcm(source_hz, target_hz, most_s=2.0)
+    paced = PacedPcm(source_hz, target_hz, max_s=2.0)
     for at in range(0, len(data), 333):
         paced.put(data[at : at + 333])
 

@@ -14,7 +14,7 @@ from media.audio.resample import live_resampler
 
 Pcm = npt.NDArray[np.int16]
 
-HOLD_TICKS, MOST_HOLD_TICKS = 3, 10
+HOLD_TICKS, MAX_HOLD_TICKS = 3, 10
 TICKS_PER_SECOND = 50
 _SOON_TICKS = 10
 _SAMPLE_BYTES = 2
@@ -23,19 +23,19 @@ _SAMPLE_BYTES = 2
 class PacedBytes:
     """Octets of one stream. `take` is called once each tick."""
 
-    def __init__(self, bytes_per_second: int, most_s: float) -> None:
+    def __init__(self, bytes_per_second: int, max_s: float) -> None:
         self._hold = HOLD_TICKS
         self._rate = bytes_per_second
-        self._most = int(most_s * bytes_per_second)
+        self._max = int(max_s * bytes_per_second)
         self._waiting = bytearray()
         self._held_for: int | None = 0  # ticks; None while it sounds
         self._paused_for = _SOON_TICKS  # ticks since it sounded last
         self._unit = 1
 
     @classmethod
-    def of_samples(cls, rate_hz: int, most_s: float) -> "PacedBytes":
+    def of_samples(cls, rate_hz: int, max_s: float) -> "PacedBytes":
         """For int16 samples: what is dropped are whole ones."""
-        paced = cls(rate_hz * _SAMPLE_BYTES, most_s)
+        paced = cls(rate_hz * _SAMPLE_BYTES, max_s)
         paced._unit = _SAMPLE_BYTES
         return paced
 
@@ -47,7 +47,7 @@ class PacedBytes:
     def put(self, data: bytes) -> int:
         """Append what arrived; how many of the oldest octets had to make room."""
         self._waiting += data
-        excess = max(0, len(self._waiting) - self._most)
+        excess = max(0, len(self._waiting) - self._max)
         excess += -excess % self._unit
         if excess:
             del self._waiting[:excess]
@@ -60,7 +60,7 @@ class PacedBytes:
             if len(self._waiting) < count:
                 return None
             if not self._held_for and self._paused_for < _SOON_TICKS:
-                self._hold = min(self._hold + 2, MOST_HOLD_TICKS)
+                self._hold = min(self._hold + 2, MAX_HOLD_TICKS)
             self._held_for += 1
             if self.seconds * TICKS_PER_SECOND < self._hold and self._held_for <= self._hold:
                 return None
@@ -82,8 +82,8 @@ class PacedBytes:
 class PacedPcm:
     """int16 little-endian samples of one stream, from one rate to another."""
 
-    def __init__(self, source_rate_hz: int, target_rate_hz: int, most_s: float) -> None:
-        self._source = PacedBytes.of_samples(source_rate_hz, most_s)
+    def __init__(self, source_rate_hz: int, target_rate_hz: int, max_s: float) -> None:
+        self._source = PacedBytes.of_samples(source_rate_hz, max_s)
         self._converter = live_resampler(source_rate_hz, target_rate_hz)
         self._ratio = source_rate_hz / target_rate_hz
         # The cheap filters that halve a rate or take its third want pairs, or threes.

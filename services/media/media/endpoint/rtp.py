@@ -17,7 +17,7 @@ from dialbus.contracts.media import RemoteMedia
 from media.audio.codec import Codec, OpusCodec, make_codec
 from media.rtp import packet as rtp
 from media.rtp import rtcp
-from media.rtp.dtmf import DtmfPacket, DtmfReceiver, key_press
+from media.rtp.dtmf import DtmfPacket, DtmfReceiver, digit_packets
 from media.rtp.jitter import IDLE, MISSING, JitterBuffer, JitterStatistics, NoAudio, PacketJitterBuffer
 from media.rtp.opus import packet_units
 from media.rtp.source import Address, Source, Verdict
@@ -28,7 +28,7 @@ FRAME_UNITS = 160
 """20 ms of G.711 or G.722: units of the RTP clock, and octets."""
 
 _LARGEST_DATAGRAM = 2048
-_MOST_PER_DRAIN = 64  # a flood on one port never starves the other legs of a tick
+_MAX_PER_DRAIN = 64  # a flood on one port never starves the other legs of a tick
 _COMFORT_NOISE = 13  # RFC 3389: announces silence, which is what we play anyway
 _BIND_ATTEMPTS = 200
 _SILENCE = {"pcmu": b"\xff" * FRAME_UNITS, "pcma": b"\xd5" * FRAME_UNITS}
@@ -36,8 +36,8 @@ _SILENCE = {"pcmu": b"\xff" * FRAME_UNITS, "pcma": b"\xd5" * FRAME_UNITS}
 
 
 _FRAMES_PER_SECOND = 50
-_MOST_KEYS = 32
-_PAUSE_PACKETS = 3  # of audio between two keys: 60 ms, so that the same key again is another press to everybody
+_MAX_DIGITS = 32
+_PAUSE_PACKETS = 3  # of audio between two digits: 60 ms, so that the same digit again is another press to everybody
 
 
 class Endpoint(Protocol):
@@ -84,7 +84,7 @@ class Endpoint(Protocol):
         """An offer or answer took effect; True when the codec is another one. `remote.address` is an IP literal."""
 
     def drain(self, now: float) -> list[str]:
-        """Take what has arrived; the keys pressed."""
+        """Take what has arrived; the digits pressed."""
 
     def next_payload(self, now: float) -> bytes | Pcm | NoAudio:
         """The octets of the next 20 ms in `codec`, or its samples where decoded already, or why there are none."""
@@ -95,8 +95,8 @@ class Endpoint(Protocol):
     def send_silence(self) -> None:
         """There is nothing to hear for 20 ms: send what the remote party expects then, perhaps nothing."""
 
-    def press(self, digit: str) -> None:
-        """Send a key, when the remote party understands keys."""
+    def send_dtmf(self, digit: str) -> None:
+        """Send a digit, when the remote party understands telephone-events."""
 
     def pass_over(self, ticks: int = 1) -> None:
         """Let so many times 20 ms pass without sending."""
@@ -224,9 +224,9 @@ class RtpEndpoint:
         self._stream = rtp.RtpStream(ssrc=ssrc, sequence=sequence, timestamp=timestamp, payload_type=0)
         self._remote: RemoteMedia | None = None
         self._codec: Codec | None = None
-        self._keys: deque[str] = deque(maxlen=_MOST_KEYS)  # to be sent
-        self._key: deque[DtmfPacket] = deque()  # the rest of the one that is being sent
-        self._pause = 0  # packets of audio until the next key
+        self._digits: deque[str] = deque(maxlen=_MAX_DIGITS)  # to be sent
+        self._digit_packets: deque[DtmfPacket] = deque()  # the rest of the one that is being sent
+        self._pause = 0  # packets of audio until the next digit
         self._last_sr: tuple[int, float] | None = None  # middle 32 bits of its NTP time, when it came
         self._reported = (0, 0)  # expected, received at the last report
         self._sent_at_report = 0
@@ -311,16 +311,16 @@ class RtpEndpoint:
         usable = remote.port and not ip_address(remote.address).is_unspecified
         self._source.signal((remote.address, remote.port) if usable else None, types, now)
         self._stream.payload_type = remote.payload_type
-        self._keys.clear()
-        self._key.clear()
+        self._digits.clear()
+        self._digit_packets.clear()
         return other_codec
 
     # -- receiving --------------------------------------------------------------------------------
 
     def drain(self, now: float) -> list[str]:
-        """Take what has arrived; the keys pressed."""
+        """Take what has arrived; the digits pressed."""
         digits: list[str] = []
-        for _ in range(_MOST_PER_DRAIN):
+        for _ in range(_MAX_PER_DRAIN):
             datagram = self._transport.receive()
             if datagram is None:
                 break
@@ -393,21 +393,23 @@ class RtpEndpoint:
     # -- sending ----------------------------------------------------------------------------------
 
     def send(self, payload: bytes) -> None:
-        """Send 20 ms of audio, or of a key in its place (RFC 4733 §2.5.1.2)."""
+        """Send 20 ms of audio, or of a digit in its place (RFC 4733 §2.5.1.2)."""
         self._send_to(self._transport.send, self._next_packet(payload), self._source.destination)
 
-    def press(self, digit: str) -> None:
-        """Send a key of 100 ms as telephone-events, when they were agreed on and we may send."""
+    def send_dtmf(self, digit: str) -> None:
+        """Send a digit of 100 ms as telephone-events, when they were agreed on and we may send."""
         if self.sends and self._remote is not None and self._remote.telephone_event_pt is not None:
-            self._keys.append(digit)
+            self._digits.append(digit)
 
     def _next_packet(self, payload: bytes) -> bytes:
         stream = self._stream
-        if self._keys and not self._key and not self._pause:
-            self._key.extend(key_press(self._keys.popleft(), stream.timestamp, clock_rate_hz=self._event_hz))
+        if self._digits and not self._digit_packets and not self._pause:
+            self._digit_packets.extend(
+                digit_packets(self._digits.popleft(), stream.timestamp, clock_rate_hz=self._event_hz)
+            )
             self._pause = _PAUSE_PACKETS
-        if self._key and self._remote is not None and self._remote.telephone_event_pt is not None:
-            event = self._key.popleft()
+        if self._digit_packets and self._remote is not None and self._remote.telephone_event_pt is not None:
+            event = self._digit_packets.popleft()
             packet = stream.send_event(self._remote.telephone_event_pt, event.marker, event.timestamp, event.payload)
             stream.skip(self._frame_units)
             return packet

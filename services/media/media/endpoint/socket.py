@@ -24,7 +24,7 @@ log = telemetry.get_logger()
 
 PCM = CodecFormat("pcm", "L16", 0, 16000, 16000)
 """Never in SDP; the payload type means nothing."""
-MOST_WAITING_BYTES = 9_600_000
+MAX_WAITING_BYTES = 9_600_000
 """Audio that came faster than it sounds; a client may send a whole file at once. Five minutes of pcm at 16 kHz."""
 _FRAME_SAMPLES = PCM.sample_rate_hz // 50
 _FRAME_OCTETS = 160  # 20 ms of each of the others
@@ -59,9 +59,9 @@ class SocketEndpoint:
             raise UnknownCodecError(f"{codec} is no codec of audio on a socket")
         self._input: PacedBytes | PacedPcm
         if self._codec.format is PCM:
-            self._input = PacedPcm(rate_hz, PCM.sample_rate_hz, MOST_WAITING_BYTES / (2 * rate_hz))
+            self._input = PacedPcm(rate_hz, PCM.sample_rate_hz, MAX_WAITING_BYTES / (2 * rate_hz))
         else:
-            self._input = PacedBytes(_OCTETS_PER_SECOND, MOST_WAITING_BYTES / _OCTETS_PER_SECOND)
+            self._input = PacedBytes(_OCTETS_PER_SECOND, MAX_WAITING_BYTES / _OCTETS_PER_SECOND)
         self._to_client = live_resampler(PCM.sample_rate_hz, rate_hz)
         self._ssrc = ssrc
         self._loop = asyncio.get_running_loop()
@@ -112,7 +112,7 @@ class SocketEndpoint:
         return False
 
     def drain(self, now: float) -> list[str]:
-        """Frames come by themselves, and keys never."""
+        """Frames come by themselves, and digits never."""
         return []
 
     def next_payload(self, now: float) -> bytes | NoAudio:
@@ -132,8 +132,8 @@ class SocketEndpoint:
     def send_silence(self) -> None:
         """The client gets audio only while there is something to hear."""
 
-    def press(self, digit: str) -> None:
-        """A socket carries no keys."""
+    def send_dtmf(self, digit: str) -> None:
+        """A socket carries no digits."""
 
     def pass_over(self, ticks: int = 1) -> None:
         """A socket has no clock of its own."""

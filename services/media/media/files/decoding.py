@@ -40,7 +40,7 @@ _CODECS: dict[Kind, frozenset[str]] = {
     "ogg": frozenset({"vorbis", "opus", "libopus"}),
 }
 _BLOCK = 1 << 13  # samples converted at once: no step of it keeps the 20 ms clock waiting
-_MOST_CHANNELS = 2
+_MAX_CHANNELS = 2
 # Titles in any old encoding are none of our business. PyAV 19, the first without Python 3.11, takes them as they are.
 _LENIENT: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "ignore"}
 _RATES_HZ = range(4000, 192001)
@@ -84,7 +84,7 @@ def _decode_packed(data: bytes, kind: Kind, rate_hz: int, longest_s: float) -> P
         if stream.codec_context.name not in _CODECS[kind]:
             raise UnplayableError(f"{stream.codec_context.name} inside of {kind.upper()}")
         # What has more is music, or made to try the decoder: odd layouts of channels are where it was wrong before.
-        if not 1 <= stream.codec_context.channels <= _MOST_CHANNELS:
+        if not 1 <= stream.codec_context.channels <= _MAX_CHANNELS:
             raise UnplayableError(f"{stream.codec_context.channels} channels")
         source_hz = stream.codec_context.sample_rate
         if source_hz not in _RATES_HZ:

@@ -21,7 +21,7 @@ from dialbus.config import Config, FetchConfig
 
 Address = IPv4Address | IPv6Address
 
-MOST_REDIRECTS = 5
+MAX_REDIRECTS = 5
 _CONNECT_S = 3.0
 """For each address of a host; the whole has the configured limit."""
 _LARGEST_MESSAGE = 1 << 20
@@ -104,7 +104,7 @@ class Fetcher:
         # Proxies of the environment are not used: they would resolve the name anew, out of our sight.
         timeout = httpx.Timeout(None, connect=_CONNECT_S)
         async with httpx.AsyncClient(verify=self._tls, trust_env=False, timeout=timeout) as client:
-            for _ in range(MOST_REDIRECTS + 1):
+            for _ in range(MAX_REDIRECTS + 1):
                 answer = await self._get_once(client, url, headers)
                 if not isinstance(answer, httpx.URL):
                     return answer
@@ -160,7 +160,7 @@ class Fetcher:
     # -- WebSocket --------------------------------------------------------------------------------
 
     async def _open(self, url: httpx.URL) -> ClientConnection:
-        for _ in range(MOST_REDIRECTS + 1):
+        for _ in range(MAX_REDIRECTS + 1):
             opened = await self._open_once(url)
             if not isinstance(opened, httpx.URL):
                 return opened

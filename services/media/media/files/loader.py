@@ -41,14 +41,14 @@ class Loader:
         fetcher: Fetcher,
         cache: UrlCache | None,
         *,
-        most_bytes: int = 50 << 20,
+        max_bytes: int = 50 << 20,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`most_bytes` of a local file; `clock` is Unix time, for the freshness of the cache."""
+        """`max_bytes` of a local file; `clock` is Unix time, for the freshness of the cache."""
         self._root = media_path
         self._fetcher = fetcher
         self._cache = cache
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._clock = clock
         self._loads: dict[tuple[str, int], asyncio.Task[Pcm]] = {}
         self._decoders = asyncio.Semaphore(_AT_ONCE)
@@ -57,7 +57,7 @@ class Loader:
     def configured(cls, config: Config, fetcher: Fetcher) -> "Loader":
         """With `media_path`, `media_cache_path` and `[fetch]`."""
         cache = UrlCache(config.media_cache_path / "urls")
-        return cls(config.media_path, fetcher, cache, most_bytes=config.fetch.max_bytes)
+        return cls(config.media_path, fetcher, cache, max_bytes=config.fetch.max_bytes)
 
     async def load(self, url: str, rate_hz: int) -> Pcm:
         """The whole file as int16[n] mono at `rate_hz`, not to be written to. Raises LoadError."""
@@ -102,8 +102,8 @@ class Loader:
             if not path.is_file():
                 raise LoadError("no such file", 404)
             kind = _required(files.kind_of([path.name]), path.suffix)
-            if path.stat().st_size > self._most_bytes:
-                raise LoadError(f"more than {self._most_bytes} bytes", 413)
+            if path.stat().st_size > self._max_bytes:
+                raise LoadError(f"more than {self._max_bytes} bytes", 413)
             return path.read_bytes(), kind
         except (OSError, RuntimeError, ValueError) as error:
             raise LoadError(f"can't be read: {error}", 404) from None

@@ -12,7 +12,7 @@ Pcm = npt.NDArray[np.int16]
 
 _EXTENSIBLE = 0xFFFE
 _RATES_HZ = range(4000, 192001)
-_MOST_CHANNELS = 8
+_MAX_CHANNELS = 8
 
 
 class WavError(ValueError):
@@ -65,7 +65,7 @@ def _format(body: memoryview) -> _Format:
     tag, channels, rate_hz, _, _, bits = struct.unpack_from("<HHIIHH", body)
     if tag == _EXTENSIBLE and len(body) >= 26:
         (tag,) = struct.unpack_from("<H", body, 24)
-    if not 1 <= channels <= _MOST_CHANNELS:
+    if not 1 <= channels <= _MAX_CHANNELS:
         raise WavError(f"{channels} channels")
     if rate_hz not in _RATES_HZ:
         raise WavError(f"a sample rate of {rate_hz} Hz")

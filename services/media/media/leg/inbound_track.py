@@ -1,4 +1,4 @@
-"""The caller's audio on its way in: silenced, denoised, judged and cut into utterances.
+"""The remote party's audio on its way in: silenced, denoised, judged and cut into utterances.
 
 Order of protocol 8a: denoise, then VAD, then gain control, then recognition. The recording and other parties get what
 recognition gets.
@@ -20,7 +20,7 @@ Pcm = npt.NDArray[np.int16]
 _SPEECH = 0.5
 """Probability from which the gain control takes a window for speech."""
 
-CallerEffect = SpeechStarted | SpeechStopped | SilenceTimeout | UtteranceStarted | UtteranceAudio | UtteranceEnded
+InboundEffect = SpeechStarted | SpeechStopped | SilenceTimeout | UtteranceStarted | UtteranceAudio | UtteranceEnded
 
 
 @dataclass(slots=True)
@@ -31,8 +31,8 @@ class _Anchor:
     wall: float = 0.0
 
 
-class CallerTrack:
-    """One caller. Times in effects are seconds on the track's clock; `wall` gives them as Unix time."""
+class InboundTrack:
+    """One remote party. Times in effects are seconds on the track's clock; `wall` gives them as Unix time."""
 
     def __init__(self, rate_hz: int, detector: SpeechDetector) -> None:
         self.rate_hz = rate_hz
@@ -89,7 +89,7 @@ class CallerTrack:
         self._next_utterance = cutter.next_index
         return effects
 
-    def hear(self, pcm: Pcm, spoken_until: float) -> tuple[Pcm, list[UtteranceEffect]]:
+    def process_inbound(self, pcm: Pcm, spoken_until: float) -> tuple[Pcm, list[UtteranceEffect]]:
         """Take the next 20 ms, int16[n], whose last sample was spoken at the Unix time `spoken_until`.
 
         Gives the audio that may be recorded and heard by others.
@@ -107,9 +107,9 @@ class CallerTrack:
             pcm = self._gain.process(pcm, speech=self._speech)
         return pcm, self._cutter.hear(pcm) if self._cutter is not None else []
 
-    def judge(self, probability: float, end_sample: int) -> list[CallerEffect]:
+    def on_speech_probability(self, probability: float, end_sample: int) -> list[InboundEffect]:
         """Take the detector's verdict on the window that ended at `end_sample`."""
-        effects: list[CallerEffect] = []
+        effects: list[InboundEffect] = []
         self._speech = probability >= _SPEECH
         if self._endpointing is not None:
             effects += self._endpointing.receive(probability, end_sample / self.rate_hz)

@@ -1,7 +1,7 @@
-"""One leg wired from its endpoint to the bus: what the caller says becomes events, what clients ask becomes audio.
+"""One leg wired from its endpoint to the bus: what its party says becomes events, what clients ask becomes audio.
 
-The engine drives it 50 times a second (`receive`, `hear`, `judge`, `play`); requests of the call's owner come in
-between. Nothing that the engine calls ever waits.
+The engine drives it 50 times a second (`receive`, `process_inbound`, `on_speech_probability`, `next_outbound_frame`);
+requests of the call's owner come in between. Nothing that the engine calls ever waits.
 """
 
 import asyncio
@@ -47,8 +47,8 @@ from media.audio.vad import SpeechDetector
 from media.endpoint.rtp import Endpoint
 from media.files.fetch import Fetcher, masked
 from media.files.loader import Loader, LoadError
-from media.leg import translate as bridge
-from media.leg.inbound_track import CallerEffect, CallerTrack
+from media.leg import translate
+from media.leg.inbound_track import InboundEffect, InboundTrack
 from media.leg.ledger import KEY as TURN
 from media.leg.ledger import TurnLedger
 from media.leg.outbox import Action, Outbox
@@ -78,7 +78,7 @@ FINALS_WAIT_S = 0.8
 """How long the end of a call waits for the last transcripts."""
 OUTBOX_WAIT_S = 3.0
 _ERRORS_HELD_S = 1.0
-_TELL_ATTEMPTS = 5  # of a call's end: one that the owner misses would leave the caller in silence
+_TELL_ATTEMPTS = 5  # of a call's end: one that the owner misses would leave the remote party in silence
 _FRAME_S = 1 / FRAMES_PER_SECOND
 _VAD_TYPE = "silero"
 _AMBIANCE = "ambiance"
@@ -132,7 +132,7 @@ class Leg:
         self.server_track = allocation.server_track
         self.mix = Mix(allocation.server_track)
         self.join: Join | None = None
-        self.party: Pcm | None = None
+        self.remote_party: Pcm | None = None
         """The remote party in this tick, as others may hear it; None when there is nothing to hear."""
         self.muted: set[str] = set() if muted is None else muted
         self.touched_at = 0.0
@@ -148,7 +148,7 @@ class Leg:
         self._speech = Speech(bus, self.call_id, self._bus_track("server"), self, names=config.providers)
         self._wanted = _Wanted()
         self._refer = allocation.refer
-        self._keys_to: Joinable | None = None
+        self._dtmf_to: Joinable | None = None
         self._recognition_paused = False
         self._live = LiveSender("/".join(self.key))
         self._patches = Patches(bus, self.call_id, self.mix, BridgeFeed(bus, self.call_id, self._live))
@@ -168,7 +168,7 @@ class Leg:
         # From the first `connect` on; the rate stays even when a re-INVITE changes the codec.
         self.rate_hz = 0
         self._samples = 0
-        self._track: CallerTrack | None = None
+        self._track: InboundTrack | None = None
         self._playback: core.Playback | None = None
         self._concealer: Concealer | None = None
         self._from_codec: LiveResampler = live_resampler(8000, 8000)
@@ -203,7 +203,7 @@ class Leg:
         """The asr instance that listens to this leg."""
         return self._recognition.worker if self._recognition is not None else None
 
-    # -- requests of the owner --------------------------------------------------------------------
+    # -- requests of the owner ------------------------------------------------------------------------
 
     def connect(self, remote: RemoteMedia) -> None:
         """Send to and expect from here; `remote.address` is an IP literal."""
@@ -232,7 +232,7 @@ class Leg:
         if wanted.denoise is not None:
             self._wanted.denoise = wanted.denoise
         if wanted.vad is not None and (vad := self._option(VADOption, wanted.vad, "vad")) is not None:
-            if vad.type.lower() not in (_VAD_TYPE, bridge.NO_VAD):
+            if vad.type.lower() not in (_VAD_TYPE, translate.NO_VAD):
                 self._complain("vad", 400, f"unknown VAD type {vad.type!r}, {_VAD_TYPE} is used")
             self._wanted.vad = vad
         if wanted.asr is not None and (asr := self._option(TranscriptionOption, wanted.asr, "asr")) is not None:
@@ -313,13 +313,13 @@ class Leg:
         self.touched_at = self._loop.time()
         await self._patches.remove(other)
 
-    def pass_keys_to(self, other: Joinable | None) -> None:
-        """Press the keys of the remote party on another leg, too; None ends that."""
-        self._keys_to = other
+    def forward_dtmf_to(self, other: Joinable | None) -> None:
+        """Send the digits of the remote party to that of another leg, too; None ends that."""
+        self._dtmf_to = other
 
-    def press(self, digit: str) -> None:
-        """Send a key to the remote party, when it understands telephone-events."""
-        self.endpoint.press(digit)
+    def send_dtmf(self, digit: str) -> None:
+        """Send a digit to the remote party, when it understands telephone-events."""
+        self.endpoint.send_dtmf(digit)
 
     def pause_recognition(self, paused: bool) -> None:
         """Recognise nothing until it is said again."""
@@ -374,11 +374,13 @@ class Leg:
             self._log.warning("leg.asr_lost", worker=self._recognition.worker)
             self._recognition.worker_lost()
 
-    # -- the tick ---------------------------------------------------------------------------------
+    # -- the tick -------------------------------------------------------------------------------------
 
     def receive(self, now: float) -> None:
         """Take what has arrived on the sockets."""
-        self.party = None  # until `hear`, which may fail or not be called: the last frame must not go on sounding
+        self.remote_party = (
+            None  # until `process_inbound`, which may fail or not be called: the last frame must not go on sounding
+        )
         digits = self.endpoint.drain(now)
         if not self._ready and self.endpoint.accepted:
             self._ready = True
@@ -390,13 +392,13 @@ class Leg:
                 self._outbox.put(
                     events.Dtmf(track_id=self.main_track, timestamp=_now_ms(), digit=digit, refer=self._refer)
                 )
-                if self._keys_to is not None:
-                    self._keys_to.press(digit)
+                if self._dtmf_to is not None:
+                    self._dtmf_to.send_dtmf(digit)
             self._playback.input_heard()
         if self._wanted.inactive_after_s > 0 and not self._told_inactive:
             self._watch_activity(now)
 
-    def hear(self, audio: Pcm | NoAudio, wall: float) -> None:
+    def process_inbound(self, audio: Pcm | NoAudio, wall: float) -> None:
         """The next 20 ms of the remote party, at the codec's rate, or why there are none; `wall` is Unix time."""
         assert self._track is not None
         assert self._concealer is not None
@@ -409,23 +411,23 @@ class Leg:
             pcm = np.zeros(self._codec_samples, np.int16)
         track = self._track
         track.silenced = self.endpoint.on_hold or self.main_track in self.muted
-        self._left, effects = track.hear(self._from_codec.process(pcm), wall - self._delay_s)
+        self._left, effects = track.process_inbound(self._from_codec.process(pcm), wall - self._delay_s)
         nothing_came = isinstance(audio, NoAudio) and audio is not MISSING
-        self.party = None if track.silenced or nothing_came else self._left
-        if self.party is not None:
-            self._patches.put(self.rate_hz, self.party)
+        self.remote_party = None if track.silenced or nothing_came else self._left
+        if self.remote_party is not None:
+            self._patches.put(self.rate_hz, self.remote_party)
         if self._media_pass is not None:
-            self._media_pass.hear(self.rate_hz, self._left)
+            self._media_pass.put(self.rate_hz, self._left)
         if self._subscriber is not None and self._ready:
             self._subscriber.main(self._left)
         self._report(track, list(effects))
 
-    def judge(self, probability: float, end_sample: int) -> None:
+    def on_speech_probability(self, probability: float, end_sample: int) -> None:
         """The speech detector's verdict on a window of the remote party."""
         if self._track is not None:
-            self._report(self._track, self._track.judge(probability, end_sample))
+            self._report(self._track, self._track.on_speech_probability(probability, end_sample))
 
-    def play(self, now: float) -> Pcm | None:
+    def next_outbound_frame(self, now: float) -> Pcm | None:
         """The next 20 ms to send, at the codec's rate; None is silence."""
         assert self._playback is not None
         self._perform(self._playback.tick(now))
@@ -464,7 +466,7 @@ class Leg:
         metrics.UNDERRUNS.inc(seen.underruns - self._counted.underruns)
         self._counted = seen
 
-    # -- configuration ----------------------------------------------------------------------------
+    # -- configuration --------------------------------------------------------------------------------
 
     @property
     def _codec_samples(self) -> int:
@@ -486,7 +488,7 @@ class Leg:
         """The first codec is known: from here on there is audio."""
         config = self._config
         self.rate_hz, self._samples = rate_hz, rate_hz // FRAMES_PER_SECOND
-        self._track = CallerTrack(rate_hz, self._detector)
+        self._track = InboundTrack(rate_hz, self._detector)
         self._playback = core.Playback(
             rate_hz,
             track_id=self.server_track,
@@ -506,9 +508,9 @@ class Leg:
         wanted = self._wanted
         self._track.denoise(wanted.denoise)
         if wanted.vad is not None:
-            self._track.report_speech(bridge.endpointing_options(wanted.vad))
+            self._track.report_speech(translate.endpointing_options(wanted.vad))
         if wanted.agc is not None:
-            self._track.control_gain(bridge.gain_options(wanted.agc))
+            self._track.control_gain(translate.gain_options(wanted.agc))
         if wanted.asr is not None:
             self._recognise(wanted.asr)
             if not self._recognition_paused:
@@ -649,9 +651,9 @@ class Leg:
             self._log.info("leg.inactive", seconds=round(now - since, 1))
             self._outbox.then(self._tell_later(LegInactive(call_id=self.call_id)))
 
-    # -- what the caller says ---------------------------------------------------------------------
+    # -- what the remote party says -------------------------------------------------------------------
 
-    def _report(self, track: CallerTrack, effects: list[CallerEffect]) -> None:
+    def _report(self, track: InboundTrack, effects: list[InboundEffect]) -> None:
         for effect in effects:
             match effect:
                 case SpeechStarted(at):
@@ -697,7 +699,7 @@ class Leg:
         if self._playback is not None:
             self._playback.input_heard()
 
-    # -- what the caller hears --------------------------------------------------------------------
+    # -- what the remote party hears ------------------------------------------------------------------
 
     def _effects_of(
         self, playback: core.Playback, command: commands.ClientCommand, *, loop: bool
@@ -705,9 +707,9 @@ class Leg:
         now = self._loop.time()
         match command:
             case commands.Tts():
-                return playback.say(bridge.say_command(command), now)
+                return playback.say(translate.say_command(command), now)
             case commands.Play():
-                return playback.play(bridge.play_command(command, loop=loop), now)
+                return playback.play(translate.play_command(command, loop=loop), now)
             case commands.Interrupt(graceful=graceful, fade_out_ms=fade_out_ms):
                 return playback.interrupt(graceful, fade_out_ms or 0, now)
             case commands.Pause():
@@ -759,12 +761,14 @@ class Leg:
                 if auto_hangup:
                     self._outbox.then(self._tell_later(PlaybackEnded(call_id=self.call_id)))
             case core.Interrupted():
-                put(bridge.interruption(effect, track, now))
+                put(translate.interruption(effect, track, now))
             case core.Failed(sender, code, reason) | core.Refused(sender, code, reason):
                 # A command that failed is told on the main track, whatever it was about (section 2).
                 self._put_error(self.main_track if sender == "command" else track, sender, code, reason)
             case core.SpeechCompleted():
-                self._put_metrics(f"completed.tts.{effect.provider}", effect.duration_ms, bridge.completed_data(effect))
+                self._put_metrics(
+                    f"completed.tts.{effect.provider}", effect.duration_ms, translate.completed_data(effect)
+                )
             case InputTimeout(started_at, duration_ms):
                 started = time.time() - (self._loop.time() - started_at)
                 self._put_silence(track, _ms(started), duration_ms)
@@ -796,7 +800,7 @@ class Leg:
                 self._log.warning("leg.owner_not_told", error=str(error))
             await asyncio.sleep(1.0)
 
-    # -- events -----------------------------------------------------------------------------------
+    # -- events ---------------------------------------------------------------------------------------
 
     def _put_speaking(self, start_ms: int) -> None:
         refer = True if self._refer else None

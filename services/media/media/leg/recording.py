@@ -14,7 +14,7 @@ Pcm = npt.NDArray[np.int16]
 
 log = telemetry.get_logger()
 
-_MOST_BLOCKS = 256  # a disk that hangs for longer than this many write intervals ends the recording
+_MAX_BLOCKS = 256  # a disk that hangs for longer than this many write intervals ends the recording
 
 
 class Recording:
@@ -49,7 +49,7 @@ class Recording:
         block = self._recorder.write(left, right)
         if block is not None:
             self._blocks.put_nowait(block)
-            if self._blocks.qsize() > _MOST_BLOCKS:
+            if self._blocks.qsize() > _MAX_BLOCKS:
                 self._fail("the disk is too slow")
 
     async def close(self) -> None:

@@ -2,12 +2,12 @@
 
 from typing import Protocol
 
-from media.mix.mixing import Mix, Party, PartySource
+from media.mix.mixing import Mix, RemoteParty, RemotePartySource
 
 _NAME = "join"
 
 
-class Joinable(Party, Protocol):
+class Joinable(RemoteParty, Protocol):
     """What a join needs of a leg."""
 
     main_track: str
@@ -15,11 +15,11 @@ class Joinable(Party, Protocol):
     join: "Join | None"
     """The one that the leg is part of."""
 
-    def pass_keys_to(self, other: "Joinable | None") -> None:
-        """Press what the remote party presses on the other leg, too."""
+    def forward_dtmf_to(self, other: "Joinable | None") -> None:
+        """Send what digits the remote party presses to that of the other leg, too."""
 
-    def press(self, digit: str) -> None:
-        """Send a key to the remote party."""
+    def send_dtmf(self, digit: str) -> None:
+        """Send a digit to the remote party."""
 
     def pause_recognition(self, paused: bool) -> None:
         """Recognise nothing, or go on."""
@@ -39,13 +39,13 @@ class Join:
                 leg.join.end()
         self._first, self._second = first, second
         first.join = second.join = self
-        first.mix.put(_NAME, PartySource(second.main_track, second))
+        first.mix.put(_NAME, RemotePartySource(second.main_track, second))
         if not one_way:
-            second.mix.put(_NAME, PartySource(first.main_track, first))
+            second.mix.put(_NAME, RemotePartySource(first.main_track, first))
         if forward_dtmf:
-            second.pass_keys_to(first)
+            second.forward_dtmf_to(first)
             if not one_way:
-                first.pass_keys_to(second)
+                first.forward_dtmf_to(second)
         if pause_asr:
             first.pause_recognition(True)
 
@@ -54,5 +54,5 @@ class Join:
         for leg in (self._first, self._second):
             leg.join = None
             leg.mix.drop(_NAME)
-            leg.pass_keys_to(None)
+            leg.forward_dtmf_to(None)
             leg.pause_recognition(False)

@@ -20,7 +20,7 @@ log = telemetry.get_logger()
 SERVER_INDEX, MAIN_INDEX = b"\x00", b"\x01"
 """First byte of a subscriber's frame (protocol 10.2)."""
 _SUBSCRIBER_RATE_HZ = 16000
-_MOST_WAITING = 25
+_MAX_WAITING = 25
 
 
 class LiveSender:
@@ -28,7 +28,7 @@ class LiveSender:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._waiting: deque[Callable[[], Awaitable[None]]] = deque(maxlen=_MOST_WAITING)
+        self._waiting: deque[Callable[[], Awaitable[None]]] = deque(maxlen=_MAX_WAITING)
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 

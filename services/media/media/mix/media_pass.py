@@ -26,10 +26,10 @@ Pcm = npt.NDArray[np.int16]
 
 log = telemetry.get_logger()
 
-MOST_AHEAD_S = 30.0
+MAX_AHEAD_S = 30.0
 """Audio of the peer that waits to be heard; no more is read meanwhile."""
-_MOST_KEPT_S = 120.0  # beyond any one message on top of that
-_MOST_BEHIND_S = 2.0
+_MAX_KEPT_S = 120.0  # beyond any one message on top of that
+_MAX_BEHIND_S = 2.0
 _GOODBYE_S = 0.5
 _TICKS_PER_SECOND = 50
 _SAMPLE_BYTES = 2
@@ -92,12 +92,12 @@ class MediaPass:
 
     # -- the tick ---------------------------------------------------------------------------------
 
-    def hear(self, rate_hz: int, pcm: Pcm) -> None:
+    def put(self, rate_hz: int, pcm: Pcm) -> None:
         """The next 20 ms of the remote party, for the peer."""
         if self._started_at is None or self._over:
             return
         if self._output is None:
-            self._output = Packets(rate_hz, self._option.output_sample_rate, self._option.packet_size, _MOST_BEHIND_S)
+            self._output = Packets(rate_hz, self._option.output_sample_rate, self._option.packet_size, _MAX_BEHIND_S)
         self._output.put(pcm)
         if self._output.ready:
             self._has_more.set()
@@ -105,8 +105,8 @@ class MediaPass:
     def next_frame(self, rate_hz: int) -> Pcm | None:
         """The next 20 ms of the peer; None when there is nothing to hear. See `mixing.Source`."""
         if self._input is None:
-            self._input = PacedPcm(self._option.input_sample_rate, rate_hz, _MOST_KEPT_S)
-        if self._input.seconds < MOST_AHEAD_S:
+            self._input = PacedPcm(self._option.input_sample_rate, rate_hz, _MAX_KEPT_S)
+        if self._input.seconds < MAX_AHEAD_S:
             self._can_read.set()
         if self._input.seconds * _TICKS_PER_SECOND < 1:
             self._drained.set()
@@ -148,7 +148,7 @@ class MediaPass:
                 continue
             self._input.put(message)
             self._drained.clear()
-            if self._input.seconds >= MOST_AHEAD_S:
+            if self._input.seconds >= MAX_AHEAD_S:
                 self._can_read.clear()
                 await self._can_read.wait()
 
@@ -180,10 +180,10 @@ async def _wait(event: asyncio.Event) -> None:
 class Packets:
     """20 ms frames to packets of one size, in bytes, at another rate; the oldest are dropped when too many wait."""
 
-    def __init__(self, source_rate_hz: int, target_rate_hz: int, packet_bytes: int, most_s: float) -> None:
+    def __init__(self, source_rate_hz: int, target_rate_hz: int, packet_bytes: int, max_s: float) -> None:
         self._resampler: LiveResampler = live_resampler(source_rate_hz, target_rate_hz)
         self._size = packet_bytes
-        self._most = max(2, int(most_s * target_rate_hz * _SAMPLE_BYTES / packet_bytes))
+        self._max = max(2, int(max_s * target_rate_hz * _SAMPLE_BYTES / packet_bytes))
         self._begun = bytearray()
         self.ready: deque[bytes] = deque()
         """Whole packets, the oldest first."""
@@ -195,7 +195,7 @@ class Packets:
         while len(self._begun) >= self._size:
             self.ready.append(bytes(self._begun[: self._size]))
             del self._begun[: self._size]
-        while len(self.ready) > self._most:
+        while len(self.ready) > self._max:
             self.ready.popleft()
             self.dropped += 1
 

@@ -21,7 +21,7 @@ _SPEECH_PEAK = 800  # of 32768: live audio this loud (-32 dBFS) makes the ambian
 
 
 class Source(Protocol):
-    """Something that a party hears."""
+    """Something that a remote party hears."""
 
     track: str
     """Whose audio it is, for `mute`."""
@@ -30,26 +30,26 @@ class Source(Protocol):
         """The next 20 ms at the party's rate; None when there is nothing to hear."""
 
 
-class Party(Protocol):
+class RemoteParty(Protocol):
     """A leg, as far as others hear its remote party."""
 
     rate_hz: int
     """0 until there is audio."""
-    party: Pcm | None
+    remote_party: Pcm | None
     """Its remote party in this tick; None when there is nothing to hear of it."""
 
 
-class PartySource:
+class RemotePartySource:
     """The remote party of another leg on the same clock: heard in the tick in which it spoke."""
 
-    def __init__(self, track: str, other: Party) -> None:
+    def __init__(self, track: str, other: RemoteParty) -> None:
         self.track = track
         self._other = other
         self._resampler: LiveResampler | None = None
         self._tail = False  # the resampler holds back the end of what was heard
 
     def next_frame(self, rate_hz: int) -> Pcm | None:
-        pcm = self._other.party
+        pcm = self._other.remote_party
         if self._other.rate_hz == rate_hz or (pcm is None and not self._tail):
             return pcm
         self._tail = pcm is not None
@@ -60,16 +60,16 @@ class PartySource:
         return self._resampler.process(pcm)
 
 
-class RemoteSource:
+class BridgedPartySource:
     """A party on another clock, whose frames come over the bus: a small buffer that evens out their times.
 
-    Playing begins when `START_FRAMES` are there. When more than `MOST_FRAMES` wait (the other clock is faster, or a
+    Playing begins when `START_FRAMES` are there. When more than `MAX_FRAMES` wait (the other clock is faster, or a
     burst came) the oldest are dropped, so that the delay stays below 100 ms.
     """
 
     START_FRAMES = 2
     KEPT_FRAMES = 3
-    MOST_FRAMES = 5
+    MAX_FRAMES = 5
 
     def __init__(self, track: str) -> None:
         self.track = track
@@ -85,7 +85,7 @@ class RemoteSource:
         size = rate_hz // _FRAMES_PER_SECOND
         for start in range(0, len(pcm) - size + 1, size):
             self._waiting.append((rate_hz, pcm[start : start + size]))
-        if len(self._waiting) > self.MOST_FRAMES:
+        if len(self._waiting) > self.MAX_FRAMES:
             while len(self._waiting) > self.KEPT_FRAMES:
                 self._waiting.popleft()
                 self.dropped += 1

@@ -9,7 +9,7 @@ from dialbus.bus import Bus, Refused, Subscription
 from dialbus.contracts.audio import BRIDGE, AudioFrame
 from dialbus.contracts.media import MOST_BRIDGES
 from media.mix.live import BridgeFeed
-from media.mix.mixing import Mix, RemoteSource
+from media.mix.mixing import BridgedPartySource, Mix
 
 Pcm = npt.NDArray[np.int16]
 
@@ -17,7 +17,7 @@ _RATES_HZ = (8000, 16000)
 
 
 class Patches:
-    """While there is at least one bridge, the leg's party goes out; what comes in of each is mixed."""
+    """While there is at least one bridge, the leg's remote party goes out; what comes in of each is mixed."""
 
     def __init__(self, bus: Bus, call_id: str, mix: Mix, feed: BridgeFeed) -> None:
         self._bus = bus
@@ -28,14 +28,14 @@ class Patches:
         self._changing = asyncio.Lock()
 
     async def add(self, other: str) -> None:
-        """Hear the party of another call, and let it be heard there; the same call again begins anew."""
+        """Hear the remote party of another call, and let it be heard there; the same call again begins anew."""
         if other == self._call_id:
             raise Refused(400, "a call can't be bridged to itself")
         async with self._changing:
             if other not in self._subscriptions and len(self._subscriptions) >= MOST_BRIDGES:
                 raise Refused(409, f"the call has {MOST_BRIDGES} bridges already")
             await self._remove(other)
-            source = RemoteSource(f"bridge:{self._call_id}:to:{other}")
+            source = BridgedPartySource(f"bridge:{self._call_id}:to:{other}")
 
             async def heard(frame: AudioFrame) -> None:
                 if frame.rate_hz in _RATES_HZ:
@@ -57,7 +57,7 @@ class Patches:
                 await self._remove(other)
 
     def put(self, rate_hz: int, pcm: Pcm) -> None:
-        """The next 20 ms of the leg's party."""
+        """The next 20 ms of the leg's remote party."""
         if self._subscriptions:
             self._feed.put(rate_hz, pcm)
 

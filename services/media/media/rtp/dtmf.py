@@ -69,7 +69,7 @@ class DtmfPacket:
     payload: bytes
 
 
-def key_press(
+def digit_packets(
     digit: str,
     timestamp: int,
     *,

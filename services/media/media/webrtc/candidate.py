@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
 
-MOST_CHARACTERS: Final = 1024
+MAX_CHARACTERS: Final = 1024
 
 _TOKEN = re.compile(r"[A-Za-z0-9+/_-]{1,64}")
 _DIGITS = re.compile(r"[0-9]{1,10}")
@@ -62,7 +62,7 @@ def parse(text: str) -> Candidate | None:
     line = text.strip().removeprefix("a=").removeprefix("candidate:").strip()
     if not line or line == "end-of-candidates":
         return None
-    if len(line) > MOST_CHARACTERS:
+    if len(line) > MAX_CHARACTERS:
         raise CandidateError("a candidate is too long")
     words = line.split()
     if len(words) < 8 or words[6].lower() != "typ":

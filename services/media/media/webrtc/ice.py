@@ -26,8 +26,8 @@ GATHER_LIMIT_S = 1.5
 
 _BIND_ATTEMPTS = 50
 _RECEIVE_BUFFER_BYTES = 1 << 18
-_MOST_PEERS = 64
-_MOST_REMOTE = 100
+_MAX_PEERS = 64
+_MAX_REMOTE = 100
 
 _random = random.SystemRandom()
 log = telemetry.get_logger()
@@ -171,8 +171,8 @@ class IceAgent(aioice.ice.Connection):
         if candidate is None:
             self._remote_ended = True
             self._in_background(None)
-        elif candidate.is_usable and candidate.kind != "prflx" and len(self.remote_candidates) < _MOST_REMOTE:
-            if candidate.is_mdns and (not self._settings.names or len(self._lookups) >= _MOST_PEERS):
+        elif candidate.is_usable and candidate.kind != "prflx" and len(self.remote_candidates) < _MAX_REMOTE:
+            if candidate.is_mdns and (not self._settings.names or len(self._lookups) >= _MAX_PEERS):
                 return  # the peer's own checks will show its address
             if not candidate.is_mdns and not _is_address(candidate.address):
                 return  # names other than mDNS are not looked up on a stranger's behalf (RFC 8839 §5.1)
@@ -189,7 +189,7 @@ class IceAgent(aioice.ice.Connection):
 
     def check_incoming(self, message: Any, addr: tuple[str, int], protocol: aioice.ice.StunProtocol) -> None:
         """Of aioice: an authenticated check came from `addr`, which may send data from now on."""
-        if addr not in self._peers and len(self._peers) >= _MOST_PEERS:
+        if addr not in self._peers and len(self._peers) >= _MAX_PEERS:
             return  # nobody has so many addresses
         self._peers.add(addr)
         super().check_incoming(message, addr, protocol)

@@ -16,7 +16,7 @@ from media.webrtc.ice import IceAgent, IceSettings
 PEER: Address = ("0.0.0.0", 9)
 """Where every packet comes from and goes to: whoever proved to be the peer. SDP's way to say so."""
 
-_MOST_WAITING = 256  # packets between two ticks; ten times what a peer sends in half a second
+_MAX_WAITING = 256  # packets between two ticks; ten times what a peer sends in half a second
 _CLOSE_LIMIT_S = 1.0
 
 log = telemetry.get_logger()
@@ -45,7 +45,7 @@ class WebRtcTransport:
         self._identity = Identity()
         self._agent = IceAgent(settings, self._on_data, controlling=offer.is_lite)
         self._dtls = DtlsSrtp(self._identity, offer.setup, offer.fingerprints)
-        self._waiting: deque[bytes] = deque(maxlen=_MOST_WAITING)
+        self._waiting: deque[bytes] = deque(maxlen=_MAX_WAITING)
         self._early: deque[bytes] = deque(maxlen=16)  # DTLS that came before ICE was done
         self._news = asyncio.Event()
         self._started = False
@@ -188,7 +188,7 @@ class WebRtcTransport:
     def _on_data(self, data: bytes) -> None:
         """A datagram of the peer's, told by its first octet (RFC 7983)."""
         if 128 <= data[0] <= 191:
-            if len(self._waiting) == _MOST_WAITING:
+            if len(self._waiting) == _MAX_WAITING:
                 self.dropped["too_many"] += 1
             self._waiting.append(data)
         elif not 20 <= data[0] <= 63:

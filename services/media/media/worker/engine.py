@@ -1,4 +1,4 @@
-"""All legs of a worker on one 20 ms clock: receive, decode, judge, play, encode, send.
+"""All legs of a worker on one 20 ms clock: receive, decode, detect speech, mix, encode, send.
 
 What is the same for many legs is done for all of them at once: G.711 on arrays of legs × samples, the speech detector
 on one batch.
@@ -61,9 +61,9 @@ class Engine:
         for leg in legs:
             self._guard(leg, leg.receive, now)
         connected = [leg for leg in legs if leg.connected and leg.endpoint.ready]
-        self._hear(connected, now, wall)
-        self._judge(connected)
-        self._play(connected, now)
+        self._process_inbound(connected, now, wall)
+        self._detect_speech(connected)
+        self._send_outbound(connected, now)
         for position, leg in enumerate(legs):
             if (self._ticks + position) % _REPORT_TICKS == 0:
                 self._guard(leg, leg.report, now)
@@ -77,16 +77,16 @@ class Engine:
         for leg in self._legs.values():
             leg.endpoint.pass_over(ticks)
 
-    def _hear(self, legs: list[Leg], now: float, wall: float) -> None:
+    def _process_inbound(self, legs: list[Leg], now: float, wall: float) -> None:
         batches: dict[str, tuple[G711Codec, list[Leg], list[bytes]]] = {}
         for leg in legs:
             payload = self._guard(leg, leg.endpoint.next_payload, now)
             codec = leg.endpoint.codec
             assert codec is not None
             if payload is None:
-                self._guard(leg, leg.hear, IDLE, wall)
+                self._guard(leg, leg.process_inbound, IDLE, wall)
             elif isinstance(payload, NoAudio | np.ndarray):
-                self._guard(leg, leg.hear, payload, wall)
+                self._guard(leg, leg.process_inbound, payload, wall)
             elif isinstance(codec, G711Codec) and len(payload) == FRAME_UNITS:
                 _, members, payloads = batches.setdefault(codec.format.name, (codec, [], []))
                 members.append(leg)
@@ -96,9 +96,9 @@ class Engine:
         for codec, members, payloads in batches.values():
             rows = codec.decode_rows(np.frombuffer(b"".join(payloads), np.uint8).reshape(len(members), FRAME_UNITS))
             for leg, row in zip(members, rows, strict=True):
-                self._guard(leg, leg.hear, row, wall)
+                self._guard(leg, leg.process_inbound, row, wall)
 
-    def _judge(self, legs: list[Leg]) -> None:
+    def _detect_speech(self, legs: list[Leg]) -> None:
         windows = self._detector.process()
         if not windows:
             return
@@ -106,12 +106,12 @@ class Engine:
         for window in windows:
             leg = rows.get(window.row)
             if leg is not None:
-                self._guard(leg, leg.judge, window.probability, window.end_sample)
+                self._guard(leg, leg.on_speech_probability, window.probability, window.end_sample)
 
-    def _play(self, legs: list[Leg], now: float) -> None:
+    def _send_outbound(self, legs: list[Leg], now: float) -> None:
         batches: dict[str, tuple[G711Codec, list[Leg], list[Pcm]]] = {}
         for leg in legs:
-            frame: Pcm | None = self._guard(leg, leg.play, now)
+            frame: Pcm | None = self._guard(leg, leg.next_outbound_frame, now)
             codec = leg.endpoint.codec
             assert codec is not None
             if not leg.endpoint.sends:
@@ -145,4 +145,4 @@ def _encode_one(leg: Leg, codec: Codec, frame: Pcm) -> None:
 
 
 def _decode_one(leg: Leg, codec: Codec, payload: bytes, wall: float) -> None:
-    leg.hear(codec.decode(payload), wall)
+    leg.process_inbound(codec.decode(payload), wall)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 TICK_S = 0.02
-MOST_AT_ONCE = 4
+MAX_AT_ONCE = 4
 """Ticks made up for in a row after a delay: what a phone's jitter buffer takes; the rest are skipped."""
 
 
@@ -24,10 +24,10 @@ class Due:
 class Schedule:
     """Which ticks are due when; sans-IO."""
 
-    def __init__(self, start: float, period_s: float = TICK_S, most_at_once: int = MOST_AT_ONCE) -> None:
+    def __init__(self, start: float, period_s: float = TICK_S, max_at_once: int = MAX_AT_ONCE) -> None:
         self._start = start
         self._period_s = period_s
-        self._most_at_once = most_at_once
+        self._max_at_once = max_at_once
         self._next = 0
 
     @property
@@ -38,7 +38,7 @@ class Schedule:
     def due(self, now: float) -> Due:
         """Every tick up to `now`, at least one; the oldest are skipped when there are too many."""
         behind = max(1, int((now - self.deadline) / self._period_s + 1e-6) + 1)
-        skipped = max(0, behind - self._most_at_once)
+        skipped = max(0, behind - self._max_at_once)
         first = self._next + skipped
         self._next += behind
         return Due(tuple(self._start + n * self._period_s for n in range(first, self._next)), skipped)

@@ -51,7 +51,7 @@ log = telemetry.get_logger()
 QUEUE = "media"
 ABANDONED_S = 300.0
 """A leg without packets and without requests for so long is given up."""
-MOST_HANDSHAKE_S = 300.0
+MAX_HANDSHAKE_S = 300.0
 STOP_LIMIT_S = 2.0
 """How long the owners have to close their legs when the service stops."""
 
@@ -94,7 +94,7 @@ class MediaService:
         self._tasks: set[asyncio.Future[None]] = set()
 
     @property
-    def most(self) -> int:
+    def capacity(self) -> int:
         """Legs at once."""
         return self._config.media.max_calls
 
@@ -148,7 +148,7 @@ class MediaService:
     async def _offer_room(self) -> None:
         """Be a member of the queue groups exactly while there is room."""
         async with self._offering:
-            has_room = len(self._held) + len(self._opening) < self.most and not self._stopping
+            has_room = len(self._held) + len(self._opening) < self.capacity and not self._stopping
             if has_room and not self._offers:
                 for kind in self._config.media.accept:
                     offer = await self._bus.serve(AllocateLeg, self._on_allocate, queue=QUEUE, kind=kind)
@@ -159,7 +159,7 @@ class MediaService:
                 self._do(_leave_all(offers))
 
     async def _on_allocate(self, request: AllocateLeg) -> Contract:
-        if len(self._held) + len(self._opening) >= self.most:
+        if len(self._held) + len(self._opening) >= self.capacity:
             raise Refused(503, "no room on this media worker")
         return await self._take(request)
 
@@ -259,7 +259,7 @@ class MediaService:
     async def _watch(self, held: _Held, webrtc: WebRtcTransport, handshake_timeout_s: float) -> None:
         """Connect a WebRTC leg, and tell its owner when it is lost."""
         with telemetry.bound(call_id=held.leg.call_id, leg_id=held.leg.leg_id):
-            lost = await webrtc.run(min(max(handshake_timeout_s, 1.0), MOST_HANDSHAKE_S))
+            lost = await webrtc.run(min(max(handshake_timeout_s, 1.0), MAX_HANDSHAKE_S))
             if lost is not None and held.closing is None:
                 log.info("leg.lost", reason=lost.reason)
                 await self._give_up(held, lost.reason, hung_up=lost.hung_up)

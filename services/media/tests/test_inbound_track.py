@@ -1,11 +1,11 @@
-"""The caller's audio on its way in."""
+"""The remote party's audio on its way in."""
 
 import numpy as np
 import pytest
 
 from media.audio.agc import GainOptions
 from media.audio.vad import SpeechWindow
-from media.leg.inbound_track import CallerTrack
+from media.leg.inbound_track import InboundTrack
 from media.turn.endpointing import EndpointingOptions, SpeechStarted
 from media.turn.utterance import UtteranceEnded, UtteranceStarted
 
@@ -42,50 +42,50 @@ def detector() -> Detector:
 
 
 def test_nobody_is_judged_until_somebody_wants_to_know(detector: Detector):
-    track = CallerTrack(RATE_HZ, detector)
+    track = InboundTrack(RATE_HZ, detector)
 
-    pcm, effects = track.hear(FRAME, 100.0)
+    pcm, effects = track.process_inbound(FRAME, 100.0)
 
     assert pcm is FRAME
     assert (effects, detector.opened, detector.fed) == ([], [], [])
 
 
 def test_times_are_those_of_the_wall_even_when_ticks_were_skipped(detector: Detector):
-    track = CallerTrack(RATE_HZ, detector)
+    track = InboundTrack(RATE_HZ, detector)
     track.report_speech(EndpointingOptions(speech_padding_s=0.0))
     for tick in range(5):
-        track.hear(FRAME, 100.0 + tick * 0.02)
+        track.process_inbound(FRAME, 100.0 + tick * 0.02)
     assert track.wall(0.1) == pytest.approx(100.08)
     assert track.wall(0.05) == pytest.approx(100.03)
-    track.hear(FRAME, 103.0)
+    track.process_inbound(FRAME, 103.0)
 
     assert track.wall(0.12) == pytest.approx(103.0)
-    assert track.judge(0.9, 960) == [SpeechStarted(pytest.approx(0.088))]
+    assert track.on_speech_probability(0.9, 960) == [SpeechStarted(pytest.approx(0.088))]
 
 
 def test_a_silenced_caller_is_zeros_for_everyone(detector: Detector):
-    track = CallerTrack(RATE_HZ, detector)
+    track = InboundTrack(RATE_HZ, detector)
     track.cut_utterances()
     track.silenced = True
 
-    pcm, _ = track.hear(FRAME, 100.0)
+    pcm, _ = track.process_inbound(FRAME, 100.0)
 
     assert not pcm.any()
     assert not detector.fed[0].any()
 
 
 def test_utterances_cut_from_later_on_have_times_of_the_same_clock(detector: Detector):
-    track = CallerTrack(RATE_HZ, detector)
+    track = InboundTrack(RATE_HZ, detector)
     track.report_speech(EndpointingOptions())
     for tick in range(50):
-        track.hear(FRAME, 100.0 + tick * 0.02)
+        track.process_inbound(FRAME, 100.0 + tick * 0.02)
     track.cut_utterances()
     track.cut_utterances()
     effects = []
     for tick in range(50, 100):
-        effects += track.hear(FRAME, 100.0 + tick * 0.02)[1]
+        effects += track.process_inbound(FRAME, 100.0 + tick * 0.02)[1]
         if tick % 8 == 7:
-            effects += track.judge(0.9, (tick + 1) * 160 - 128)
+            effects += track.on_speech_probability(0.9, (tick + 1) * 160 - 128)
     started = [effect for effect in effects if isinstance(effect, UtteranceStarted)]
     ended = [effect for effect in track.finish() if isinstance(effect, UtteranceEnded)]
 
@@ -95,37 +95,37 @@ def test_utterances_cut_from_later_on_have_times_of_the_same_clock(detector: Det
 
 
 def test_the_same_options_again_do_not_forget_that_speech_goes_on(detector: Detector):
-    track = CallerTrack(RATE_HZ, detector)
+    track = InboundTrack(RATE_HZ, detector)
     options = EndpointingOptions(speech_padding_s=0.0)
     track.report_speech(options)
-    track.hear(np.tile(FRAME, 4), 100.0)
-    assert track.judge(0.9, 256)
+    track.process_inbound(np.tile(FRAME, 4), 100.0)
+    assert track.on_speech_probability(0.9, 256)
 
     track.report_speech(EndpointingOptions(speech_padding_s=0.0))
 
-    assert track.judge(0.9, 512) == []
+    assert track.on_speech_probability(0.9, 512) == []
     assert detector.opened == [RATE_HZ]
 
 
 def test_denoising_keeps_the_length_of_frames(detector: Detector):
-    track = CallerTrack(RATE_HZ, detector)
+    track = InboundTrack(RATE_HZ, detector)
     track.denoise(True)
 
-    assert [len(track.hear(FRAME, 100.0)[0]) for _ in range(10)] == [160] * 10
+    assert [len(track.process_inbound(FRAME, 100.0)[0]) for _ in range(10)] == [160] * 10
     track.denoise(False)
-    assert track.hear(FRAME, 100.0)[0] is FRAME
+    assert track.process_inbound(FRAME, 100.0)[0] is FRAME
 
 
 def test_utterances_are_numbered_on_after_a_pause(detector: Detector):
-    track = CallerTrack(RATE_HZ, detector)
+    track = InboundTrack(RATE_HZ, detector)
     track.cut_utterances()
 
     def speak(windows: int, probability: float) -> list[object]:
         found: list[object] = []
         for _ in range(windows):
-            found += track.hear(np.full(256, 1000, np.int16), 100.0)[1]
+            found += track.process_inbound(np.full(256, 1000, np.int16), 100.0)[1]
             speak.heard += 256  # type: ignore[attr-defined]
-            found += track.judge(probability, speak.heard)  # type: ignore[attr-defined]
+            found += track.on_speech_probability(probability, speak.heard)  # type: ignore[attr-defined]
         return found
 
     speak.heard = 0  # type: ignore[attr-defined]
@@ -139,10 +139,10 @@ def test_utterances_are_numbered_on_after_a_pause(detector: Detector):
 
 
 def test_gain_is_controlled_behind_the_detector(detector: Detector):
-    track = CallerTrack(RATE_HZ, detector)
+    track = InboundTrack(RATE_HZ, detector)
     track.control_gain(GainOptions(initial_gain_db=6.0206))
 
-    pcm, _ = track.hear(FRAME, 100.0)
+    pcm, _ = track.process_inbound(FRAME, 100.0)
 
     assert set(detector.fed[0]) == {1000}
     assert pcm[0] == 2000
