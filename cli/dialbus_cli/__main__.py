@@ -1,4 +1,4 @@
-"""The `dialbus` command: `run` starts everything here, `call` has it call somebody, `phone` is a small softphone."""
+"""The `dialbus` command: `run` starts all, `call` has it call somebody, `trace` tells of a call, `phone` is one."""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dialbus.config import ConfigError, load, parse_host_port
-from dialbus_cli import outgoing, supervisor
+from dialbus_cli import outgoing, supervisor, trace
 
 OPTIONS = {
     "http": "DIALBUS_HTTP_ADDR",
@@ -95,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_call(commands)
     _add_phone(commands)
+    trace.add_parser(commands)
     return parser
 
 
@@ -130,7 +131,7 @@ def _add_phone(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command's entry point; ends with its exit code."""
     arguments = _parser().parse_args(argv)
-    sys.exit({"run": _run, "call": _call, "phone": _phone}[arguments.command](arguments))
+    sys.exit({"run": _run, "call": _call, "phone": _phone, "trace": trace.main}[arguments.command](arguments))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from dialbus.config import Config, ConfigError, HostPort, Loaded, shown_url
-from dialbus_cli import embedded_nats
+from dialbus_cli import embedded_nats, running
 from dialbus_cli.child import Child, Say
 from dialbus_cli.outgoing import OutgoingCall
 
@@ -218,6 +218,8 @@ class Supervisor:
         self._tasks: list[asyncio.Task[None]] = []
         self._folder: Path | None = None
         self._call: OutgoingCall | None = None
+        self._findable = contextlib.ExitStack()
+        """Open while other commands can find us."""
         self._stopping = False
         self._ready = False
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -232,7 +234,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._on_signal)
-        with _run_folder(self._plan.run_dir) as folder:
+        with _run_folder(self._plan.run_dir) as folder, self._findable:
             self._folder = folder
             try:
                 await self._until_over(self._start(folder))
@@ -275,6 +277,7 @@ class Supervisor:
             nats_url = await self._start_nats(folder)
         else:
             nats_url = self._config.nats.url
+        self._findable.enter_context(running.announced(nats_url))
         environ = environment(os.environ, self._config, folder, nats_url)
         self._say("starting " + ", ".join(SERVICES))
         for service, module in SERVICES.items():

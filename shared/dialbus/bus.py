@@ -6,6 +6,7 @@ its producer waits for the stream's acknowledgement. Live audio is core NATS and
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -38,10 +39,13 @@ from nats.js.kv import KeyValue
 from pydantic import ValidationError
 
 from dialbus import telemetry
-from dialbus.config import NatsConfig
+from dialbus.config import NatsConfig, TraceConfig
 from dialbus.contracts.audio import AudioFrame, audio_subject
 from dialbus.contracts.base import Contract, Refusal, Request, token
 from dialbus.contracts.events import Event, event_subject
+from dialbus.contracts.trace import TRACE_SUBJECTS, TraceLines
+from dialbus.tasks import cancel_all
+from dialbus.trace import Tracer
 
 log = telemetry.get_logger()
 
@@ -49,9 +53,12 @@ C = TypeVar("C", bound=Contract)
 R = TypeVar("R", bound=Request)
 
 REFUSED = "Refused"
+SENDER = "Dialbus-Sender"
+"""Header of an event: service/instance, for those who follow a call."""
 CALLS_STREAM = "CALLS"
 WEBHOOKS_STREAM = "WEBHOOKS"
 RECORDS_STREAM = "RECORDS"
+TRACE_STREAM = "TRACE"
 _LATE_REQUESTS_S = 0.1
 """The server may hand a request to a member of a group that has just left; nobody else would answer that."""
 _EMIT_ATTEMPT_S = 2.0
@@ -60,6 +67,8 @@ _AT_ONCE = 64
 """Values of a bucket that are asked for together."""
 _ACK_WAIT_S = 60.0
 """A worker that holds work and is not heard for so long has died."""
+_MAX_BEFORE_TRACE = 256 << 10
+"""Bytes that may wait for a slow server when trace lines come."""
 _EVENTS_HEARTBEAT_S = 1.0
 """A consumer that a server's restart forgot is made anew after two to four of these."""
 
@@ -135,17 +144,26 @@ class Subscription:
 class Bus:
     """One service instance's connection."""
 
-    def __init__(self, client: Client, settings: NatsConfig, service: str, instance: str) -> None:
+    def __init__(
+        self, client: Client, settings: NatsConfig, service: str, instance: str, trace: TraceConfig | None = None
+    ) -> None:
         self._client = client
         self._settings = settings
+        self._trace = trace if trace is not None and trace.enabled else None
         self._js: JetStreamContext = client.jetstream(timeout=_EMIT_ATTEMPT_S)
         self.service = service
         self.instance = instance
+        self.tracer = Tracer(service, instance, self._send_trace if self._trace is not None else None)
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, settings: NatsConfig, *, service: str, instance: str) -> AsyncIterator["Bus"]:
-        """Connect, retrying for as long as it takes; make the streams if absent; drain on leaving."""
+    async def connect(
+        cls, settings: NatsConfig, *, service: str, instance: str, trace: TraceConfig | None = None
+    ) -> AsyncIterator["Bus"]:
+        """Connect, retrying for as long as it takes; make the streams if absent; drain on leaving.
+
+        What concerns a call is noted for `dialbus trace` if `trace` says so.
+        """
         leaving = False
 
         async def on_disconnected() -> None:
@@ -162,17 +180,20 @@ class Bus:
             disconnected_cb=on_disconnected,
             reconnected_cb=_on_reconnected,
         )
-        bus = cls(client, settings, service, instance)
+        bus = cls(client, settings, service, instance, trace)
+        telling = asyncio.create_task(bus.tracer.run(), name="trace")
         try:
             await bus._ensure_streams()
             yield bus
         finally:
             leaving = True
+            await cancel_all([telling])
             await bus._close()
 
     async def _close(self) -> None:
         with suppress(nats.errors.Error, TimeoutError, asyncio.TimeoutError):
             async with asyncio.timeout(2.0):
+                await self.tracer.flush()
                 await self._client.drain()
         if not self._client.is_closed:
             with suppress(nats.errors.Error, RuntimeError, OSError):  # uvloop refuses a transport that is gone
@@ -184,7 +205,7 @@ class Bus:
         return bool(self._client.is_connected)
 
     async def _ensure_streams(self) -> None:
-        for config in (
+        configs = [
             StreamConfig(
                 name=CALLS_STREAM,
                 subjects=["call.*.event.*"],
@@ -210,7 +231,22 @@ class Bus:
                 max_age=86400.0,
                 num_replicas=self._settings.replicas,
             ),
-        ):
+        ]
+        if self._trace is not None:
+            configs.append(
+                StreamConfig(
+                    name=TRACE_STREAM,
+                    subjects=list(TRACE_SUBJECTS),
+                    retention=RetentionPolicy.LIMITS,
+                    storage=StorageType.MEMORY,
+                    max_age=self._trace.max_age,
+                    max_bytes=self._trace.max_bytes,
+                    num_replicas=1,
+                    no_ack=True,
+                    duplicate_window=min(120.0, self._trace.max_age),
+                )
+            )
+        for config in configs:
             await self._ensure_stream(config)
 
     async def _ensure_stream(self, config: StreamConfig) -> None:
@@ -230,11 +266,22 @@ class Bus:
 
     async def publish(self, message: Contract) -> None:
         """Send to whoever listens now; nobody answers. Raises BusError when it can't leave."""
+        self.tracer.message(message)
         with _translated():
             await self._client.publish(message.subject, message.to_bytes(), headers=telemetry.trace_headers())
 
     async def request(self, message: Request, reply: type[C], *, timeout_s: float = 2.0) -> C:
         """Ask and wait for *taken*. Raises NoResponder, NoReply or Refused."""
+        asked_at = time.time()
+        try:
+            answer = await self._ask(message, reply, timeout_s)
+        except (BusError, Refused, asyncio.CancelledError) as error:
+            self.tracer.request(message, asked_at, error)
+            raise
+        self.tracer.request(message, asked_at, answer)
+        return answer
+
+    async def _ask(self, message: Request, reply: type[C], timeout_s: float) -> C:
         try:
             answer = await self._client.request(
                 message.subject, message.to_bytes(), timeout=timeout_s, headers=telemetry.trace_headers()
@@ -304,6 +351,16 @@ class Bus:
 
         return Subscription(await self._client.subscribe(contract.pattern(**subject), cb=deliver), self)
 
+    async def _send_trace(self, lines: TraceLines) -> bool:
+        """Send trace lines, unless the server is away or behind with what matters."""
+        if not self.connected or self._client.pending_data_size > _MAX_BEFORE_TRACE:
+            return False
+        try:
+            await self._client.publish(lines.subject, lines.to_bytes())
+        except nats.errors.Error:
+            return False
+        return True
+
     async def flush(self) -> None:
         """Wait until the server has everything sent so far (subscriptions included)."""
         # The client's own flush sends its PING past what it still holds back, so that the PONG would prove nothing.
@@ -358,7 +415,11 @@ class Bus:
 
     async def emit_raw(self, call_id: str, name: str, data: bytes) -> int:
         """`emit` for JSON that is ready."""
-        headers = {"Nats-Msg-Id": secrets.token_hex(12), **telemetry.trace_headers()}
+        headers = {
+            "Nats-Msg-Id": secrets.token_hex(12),
+            SENDER: f"{self.service}/{self.instance}",
+            **telemetry.trace_headers(),
+        }
         give_up_at = asyncio.get_running_loop().time() + _EMIT_GIVE_UP_S
         while True:
             try:
@@ -404,6 +465,7 @@ class Bus:
 
     async def enqueue(self, message: Contract) -> None:
         """Put work into its JetStream work queue. Raises BusError when the stream does not take it."""
+        self.tracer.message(message)
         try:
             await self._js.publish(
                 message.subject, message.to_bytes(), timeout=_EMIT_ATTEMPT_S, headers=telemetry.trace_headers()

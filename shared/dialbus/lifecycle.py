@@ -97,7 +97,12 @@ async def service(name: str, loaded: Loaded, *, serve_health: bool = True) -> As
     log.debug("config", **masked(config))
     health = Health(name, instance)
     async with AsyncExitStack() as stack:
-        bus = await stack.enter_async_context(Bus.connect(config.nats, service=name, instance=instance))
+        bus = await stack.enter_async_context(
+            Bus.connect(config.nats, service=name, instance=instance, trace=config.trace)
+        )
+        if bus.tracer.enabled:
+            telemetry.follow(bus.tracer.log)
+            stack.callback(telemetry.follow, None)
         health.check("nats", lambda: bus.connected)
         me = Service(name, instance, config, bus, health, hurry=_hurry.get() or asyncio.Event())
         if serve_health:

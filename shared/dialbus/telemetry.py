@@ -8,7 +8,7 @@ import logging
 import re
 import secrets
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -17,6 +17,8 @@ import structlog
 
 TRACEPARENT = "traceparent"
 _trace: ContextVar[str | None] = ContextVar("trace", default=None)
+_DEBUG = "debug"
+_follower: Callable[[Mapping[str, Any]], None] | None = None
 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -43,6 +45,21 @@ def _quote_controls(_: Any, __: str, facts: MutableMapping[str, Any]) -> Mutable
     return facts
 
 
+def follow(follower: Callable[[Mapping[str, Any]], None] | None) -> None:
+    """Let somebody else have the lines about calls, too, those for debugging excepted; None: nobody any more.
+
+    What it is given holds `event`, `level`, `call_id` and the other facts; it must neither change nor wait.
+    """
+    global _follower
+    _follower = follower
+
+
+def _followed(_: Any, __: str, facts: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    if _follower is not None and "call_id" in facts and facts.get("level") != _DEBUG:
+        _follower(dict(facts))
+    return facts
+
+
 def configure(*, service: str, instance: str, level: str = "info", fmt: str = "text") -> None:
     """Write one line per event to standard error, as text or JSON, each with service and instance."""
     renderer: Any = (
@@ -56,6 +73,7 @@ def configure(*, service: str, instance: str, level: str = "info", fmt: str = "t
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            _followed,
             *([] if fmt == "json" else [_quote_controls]),
             renderer,
         ],

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import dialbus.contracts
-from dialbus.contracts import media, records, session, speech
+from dialbus.contracts import media, records, session, speech, trace
 from dialbus.contracts.audio import AudioFrame, audio_subject
 from dialbus.contracts.base import Contract, Refusal, Taken, from_token, token
 from dialbus.contracts.commands import BadCommand, Hangup, Invite, parse_command
@@ -37,6 +37,12 @@ EXAMPLES: list[Contract] = [
     session.DeliverWebhook(call_id=CALL, body={"event": "invite"}, give_up_at_ms=1772615741903),
     session.WebhookOutcome(call_id=CALL, delivered=False, status=500, reason="HTTP 500", attempts=3),
     session.Heartbeat(service="media", instance="media-1", version="0.1.0", capacity=200, in_use=3, started_at="x"),
+    trace.TraceLines(
+        call_id=CALL,
+        service="sip-ua",
+        instance="sip-ua-1",
+        lines=[trace.TraceLine(at=1772615727.418123, kind=trace.TraceKind.SIP_IN, name="ACK sip:a SIP/2.0", text="…")],
+    ),
     REMOTE,
     media.LegAllocated(worker="media-1", address="127.0.0.1", port=12000, ssrc=1),
     media.AllocateLeg(call_id=CALL, main_track=CALL, server_track="server-side-track"),

@@ -153,6 +153,15 @@ class NatsConfig(Section):
     """How long the events of a call can be replayed."""
 
 
+class TraceConfig(Section):
+    """`[trace]`: what `dialbus trace` can tell of calls. Kept in the bus server's memory."""
+
+    enabled: bool = True
+    max_age: Duration = 3600.0
+    max_bytes: Annotated[int, Field(ge=1 << 20)] = 64 << 20
+    """Of all calls together; the oldest lines go first."""
+
+
 class HealthConfig(Section):
     """`[health]`: where a service without an API of its own serves /health and /metrics."""
 
@@ -313,6 +322,7 @@ class Config(Section):
     tts_stream_idle: Duration = 5.0
     ua: UaConfig = UaConfig()
     nats: NatsConfig = NatsConfig()
+    trace: TraceConfig = TraceConfig()
     health: HealthConfig = HealthConfig()
     media: MediaConfig = MediaConfig()
     asr: AsrConfig = AsrConfig()
