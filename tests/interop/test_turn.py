@@ -73,7 +73,7 @@ def media(
         service.kill()
 
 
-async def test_audio_goes_through_the_relay(bus: Bus, media: ServiceProcess, service_env: dict[str, str]):
+async def test_audio_goes_through_the_relay(bus: Bus, media: ServiceProcess, service_env: dict[str, str]) -> None:
     call_id = f"turn-{media.instance}"
     async with webrtc_peer() as peer:
         request = AllocateLeg(

@@ -25,11 +25,11 @@ def _leg(*, heard_at: float | None = LONG_AGO, touched_at: float = LONG_AGO, exp
     ],
     ids=["silent", "never heard", "heard", "asked for something", "on hold, or a socket that only listens"],
 )
-def test_a_main_leg_is_given_up_when_nobody_cares(leg: Any, given_up: bool):
+def test_a_main_leg_is_given_up_when_nobody_cares(leg: Any, given_up: bool) -> None:
     assert is_abandoned(leg, leg, NOW) == given_up
 
 
-def test_a_leg_beside_another_one_goes_with_that():
+def test_a_leg_beside_another_one_goes_with_that() -> None:
     ringing = _leg(heard_at=None)
     assert not is_abandoned(ringing, _leg(heard_at=NOW), NOW)
     assert is_abandoned(ringing, ringing, NOW), "the main leg is gone"

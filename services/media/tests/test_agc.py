@@ -28,13 +28,13 @@ def _run(control: GainControl, dbfs: float, seconds: float, *, speech: bool = Tr
 
 
 @pytest.mark.parametrize("dbfs", [-50.0, -35.0, -25.0])
-def test_quiet_speech_comes_up_to_the_headroom(dbfs: float):
+def test_quiet_speech_comes_up_to_the_headroom(dbfs: float) -> None:
     control = GainControl(RATE_HZ, GainOptions(headroom_db=12.0))
     out = _run(control, dbfs, 12.0)
     assert _level(out[-1]) == pytest.approx(-12.0, abs=0.5)
 
 
-def test_speech_that_is_loud_enough_is_left_alone():
+def test_speech_that_is_loud_enough_is_left_alone() -> None:
     control = GainControl(RATE_HZ, GainOptions(initial_gain_db=0.0, headroom_db=12.0))
     frame = _sine(-8.0)
     assert np.array_equal(control.process(frame, speech=True), frame)
@@ -42,7 +42,7 @@ def test_speech_that_is_loud_enough_is_left_alone():
     assert control.gain_db == 0.0
 
 
-def test_the_gain_begins_at_its_initial_value_and_moves_no_faster_than_asked():
+def test_the_gain_begins_at_its_initial_value_and_moves_no_faster_than_asked() -> None:
     control = GainControl(RATE_HZ, GainOptions(initial_gain_db=15.0, max_gain_change_db_per_second=6.0))
     gains = [15.0]
     for frame in _sine(-50.0, 200).reshape(-1, 160):
@@ -53,13 +53,13 @@ def test_the_gain_begins_at_its_initial_value_and_moves_no_faster_than_asked():
     assert gains[-1] == pytest.approx(15.0 + 6.0 * (200 - 5) / 50, abs=0.2)
 
 
-def test_the_gain_has_a_limit():
+def test_the_gain_has_a_limit() -> None:
     control = GainControl(RATE_HZ, GainOptions(max_gain_db=10.0))
     out = _run(control, -50.0, 5.0)
     assert _level(out[-1]) == pytest.approx(-40.0, abs=0.3)
 
 
-def test_background_noise_is_not_made_louder_than_allowed():
+def test_background_noise_is_not_made_louder_than_allowed() -> None:
     control = GainControl(RATE_HZ, GainOptions(max_output_noise_level_dbfs=-45.0))
     for _ in range(4):
         _run(control, -60.0, 1.0, speech=False)
@@ -68,7 +68,7 @@ def test_background_noise_is_not_made_louder_than_allowed():
     assert _level(noise[-1]) == pytest.approx(-45.0, abs=0.5)
 
 
-def test_silence_and_short_sounds_teach_nothing():
+def test_silence_and_short_sounds_teach_nothing() -> None:
     control = GainControl(RATE_HZ, GainOptions())
     for _ in range(20):
         control.process(np.zeros(160, np.int16), speech=False)
@@ -78,7 +78,7 @@ def test_silence_and_short_sounds_teach_nothing():
 
 
 @pytest.mark.parametrize("limiter", [True, False])
-def test_the_limiter_keeps_a_sudden_shout_from_clipping(limiter: bool):
+def test_the_limiter_keeps_a_sudden_shout_from_clipping(limiter: bool) -> None:
     control = GainControl(RATE_HZ, GainOptions(limiter=limiter))
     _run(control, -45.0, 5.0)
     shout = control.process(_sine(-12.0), speech=True)

@@ -56,7 +56,7 @@ def _drain(endpoint: RtpEndpoint, now: float, until: int) -> list[str]:
     return digits
 
 
-def test_ports_are_an_even_one_and_the_next():
+def test_ports_are_an_even_one_and_the_next() -> None:
     with_range = open_sockets("127.0.0.1", 21001, 29999)
     assert with_range.port % 2 == 0
     assert 21002 <= with_range.port <= 29998
@@ -64,7 +64,7 @@ def test_ports_are_an_even_one_and_the_next():
     with_range.close()
 
 
-def test_taken_ports_are_passed_over_and_an_empty_range_is_said():
+def test_taken_ports_are_passed_over_and_an_empty_range_is_said() -> None:
     first = open_sockets("127.0.0.1", 0, 0)
     port = first.port
     with pytest.raises(NoPort):
@@ -86,11 +86,11 @@ def test_taken_ports_are_passed_over_and_an_empty_range_is_said():
         (None, None, None, "127.0.0.1"),
     ],
 )
-def test_the_address_told_to_the_remote_party(bind_ip, external_ip, remote_host, expected):
+def test_the_address_told_to_the_remote_party(bind_ip, external_ip, remote_host, expected) -> None:
     assert local_address(bind_ip, external_ip, remote_host) == expected
 
 
-def test_audio_goes_both_ways(sockets: Sockets, phone: socket.socket):
+def test_audio_goes_both_ways(sockets: Sockets, phone: socket.socket) -> None:
     endpoint = _endpoint(sockets)
     assert not endpoint.sends
     assert endpoint.connect(_remote(phone), 0.0)
@@ -107,7 +107,7 @@ def test_audio_goes_both_ways(sockets: Sockets, phone: socket.socket):
     assert endpoint.heard_at == pytest.approx(0.06)
 
 
-def test_nothing_is_heard_before_connect_and_garbage_is_counted(sockets: Sockets, phone: socket.socket):
+def test_nothing_is_heard_before_connect_and_garbage_is_counted(sockets: Sockets, phone: socket.socket) -> None:
     endpoint = _endpoint(sockets)
     address = ("127.0.0.1", sockets.port)
     phone.sendto(_rtp(0), address)
@@ -123,7 +123,7 @@ def test_nothing_is_heard_before_connect_and_garbage_is_counted(sockets: Sockets
     assert dict(endpoint.ignored()) == {"not_connected": 1, "malformed": 2, "payload_type": 1, "rtcp": 1}
 
 
-def test_a_key_is_told_once(sockets: Sockets, phone: socket.socket):
+def test_a_key_is_told_once(sockets: Sockets, phone: socket.socket) -> None:
     endpoint = _endpoint(sockets)
     endpoint.connect(_remote(phone, telephone_event_pt=96), 0.0)
     phone.sendto(_rtp(0), ("127.0.0.1", sockets.port))
@@ -134,7 +134,7 @@ def test_a_key_is_told_once(sockets: Sockets, phone: socket.socket):
     assert _drain(endpoint, 0.0, 8) == ["#"]
 
 
-def test_keys_take_the_place_of_audio_one_after_another(sockets: Sockets, phone: socket.socket):
+def test_keys_take_the_place_of_audio_one_after_another(sockets: Sockets, phone: socket.socket) -> None:
     endpoint = _endpoint(sockets)
     endpoint.connect(_remote(phone, telephone_event_pt=96), 0.0)
     endpoint.send_dtmf("1")
@@ -151,7 +151,7 @@ def test_keys_take_the_place_of_audio_one_after_another(sockets: Sockets, phone:
     assert [one.payload for one in sent if one][:7] == [part.payload for part in dtmf.digit_packets("1", 1000)]
 
 
-def test_keys_last_by_their_own_clock_where_that_is_another_one(sockets: Sockets, phone: socket.socket):
+def test_keys_last_by_their_own_clock_where_that_is_another_one(sockets: Sockets, phone: socket.socket) -> None:
     endpoint = _endpoint(sockets)
     endpoint.connect(_remote(phone, codec="opus", payload_type=111, telephone_event_hz=8000), 0.0)
     endpoint.send_dtmf("1")
@@ -165,7 +165,7 @@ def test_keys_last_by_their_own_clock_where_that_is_another_one(sockets: Sockets
 @pytest.mark.parametrize("changes", [{"telephone_event_pt": None}, {"direction": "recvonly"}])
 def test_a_key_that_nobody_would_understand_is_not_sent(
     sockets: Sockets, phone: socket.socket, changes: dict[str, object]
-):
+) -> None:
     endpoint = _endpoint(sockets)
     endpoint.connect(_remote(phone, **changes), 0.0)
     endpoint.send_dtmf("1")
@@ -176,7 +176,7 @@ def test_a_key_that_nobody_would_understand_is_not_sent(
     assert sent.payload == FRAME
 
 
-def test_keys_wait_in_a_bounded_queue(sockets: Sockets, phone: socket.socket):
+def test_keys_wait_in_a_bounded_queue(sockets: Sockets, phone: socket.socket) -> None:
     endpoint = _endpoint(sockets)
     endpoint.connect(_remote(phone), 0.0)
     for _ in range(1000):
@@ -189,7 +189,7 @@ def test_keys_wait_in_a_bounded_queue(sockets: Sockets, phone: socket.socket):
 
 
 @pytest.mark.parametrize("direction", ["recvonly", "inactive"])
-def test_direction_and_an_unusable_address_stop_sending(sockets: Sockets, phone: socket.socket, direction: str):
+def test_direction_and_an_unusable_address_stop_sending(sockets: Sockets, phone: socket.socket, direction: str) -> None:
     endpoint = _endpoint(sockets)
     endpoint.connect(_remote(phone, direction=direction), 0.0)
     assert not endpoint.sends
@@ -200,7 +200,7 @@ def test_direction_and_an_unusable_address_stop_sending(sockets: Sockets, phone:
 
 
 @pytest.mark.parametrize("mux", [True, False])
-def test_reports_go_where_rtcp_was_negotiated(sockets: Sockets, phone: socket.socket, mux: bool):
+def test_reports_go_where_rtcp_was_negotiated(sockets: Sockets, phone: socket.socket, mux: bool) -> None:
     endpoint = _endpoint(sockets)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         control.bind(("127.0.0.1", 0))
@@ -228,7 +228,7 @@ def test_reports_go_where_rtcp_was_negotiated(sockets: Sockets, phone: socket.so
     assert block.last_sender_report == rtcp.middle_32(rtcp.ntp_from_unix(5.0))
 
 
-def test_closing_says_goodbye(sockets: Sockets, phone: socket.socket):
+def test_closing_says_goodbye(sockets: Sockets, phone: socket.socket) -> None:
     endpoint = _endpoint(sockets)
     endpoint.connect(_remote(phone), 0.0)
 
@@ -239,7 +239,7 @@ def test_closing_says_goodbye(sockets: Sockets, phone: socket.socket):
     assert rtcp.Goodbye((0xABCD,)) in reports
 
 
-def test_opus_runs_on_its_own_clock_and_takes_packets_of_any_length(sockets: Sockets, phone: socket.socket):
+def test_opus_runs_on_its_own_clock_and_takes_packets_of_any_length(sockets: Sockets, phone: socket.socket) -> None:
     endpoint, codec = _endpoint(sockets), OpusCodec()
     endpoint.connect(_remote(phone, codec="opus", payload_type=111, telephone_event_pt=110), 0.0)
     address = ("127.0.0.1", sockets.port)

@@ -30,19 +30,19 @@ def at(window: int) -> object:
     return pytest.approx(window * WINDOW_S)
 
 
-def test_3_4_speech_is_reported_after_speech_padding_with_its_true_onset():
+def test_3_4_speech_is_reported_after_speech_padding_with_its_true_onset() -> None:
     log = play(Endpointing(EndpointingOptions()), "." * 10 + "S" * 20)
 
     assert log == [(18, SpeechStarted(at(10)))]  # 8 windows = 256 ms are the first to last 250 ms
 
 
-def test_3_4_silence_is_reported_after_silence_padding_with_the_end_of_speech():
+def test_3_4_silence_is_reported_after_silence_padding_with_the_end_of_speech() -> None:
     log = play(Endpointing(EndpointingOptions()), "S" * 10 + "." * 10)
 
     assert log[1:] == [(14, SpeechStopped(at(0), at(10), pytest.approx(0.128)))]  # 4 windows are the first ≥ 100 ms
 
 
-def test_3_4_a_run_shorter_than_speech_padding_gives_nothing():
+def test_3_4_a_run_shorter_than_speech_padding_gives_nothing() -> None:
     assert play(Endpointing(EndpointingOptions()), "SSSSSSS" + "." * 20 + "SSS" + "." * 20) == []
 
 
@@ -55,33 +55,33 @@ def test_3_4_a_run_shorter_than_speech_padding_gives_nothing():
         (0.3, "S..S..S..S..S..S..S", [10]),
     ],
 )
-def test_ratio_is_the_share_of_voiced_windows_since_the_onset(ratio: float, script: str, started: list[int]):
+def test_ratio_is_the_share_of_voiced_windows_since_the_onset(ratio: float, script: str, started: list[int]) -> None:
     log = play(Endpointing(EndpointingOptions(ratio=ratio)), script)
 
     assert [number for number, event in log if isinstance(event, SpeechStarted)] == started
 
 
 @pytest.mark.parametrize(("threshold", "starts"), [(0.5, False), (0.4, True), (0.3, True)])
-def test_voice_threshold_decides_what_begins_speech(threshold: float, starts: bool):
+def test_voice_threshold_decides_what_begins_speech(threshold: float, starts: bool) -> None:
     log = play(Endpointing(EndpointingOptions(voice_threshold=threshold)), "m" * 20)
 
     assert bool(log) is starts
 
 
-def test_hysteresis_a_middling_window_continues_speech_but_does_not_begin_it():
+def test_hysteresis_a_middling_window_continues_speech_but_does_not_begin_it() -> None:
     log = play(Endpointing(EndpointingOptions()), "m" * 10 + "S" * 8 + "m" * 20 + "." * 4)
 
     assert log == [(18, SpeechStarted(at(10))), (42, SpeechStopped(at(10), at(38), pytest.approx(0.128)))]
 
 
-def test_a_gap_below_silence_padding_does_not_end_a_run():
+def test_a_gap_below_silence_padding_does_not_end_a_run() -> None:
     log = play(Endpointing(EndpointingOptions()), "S" * 10 + "..." + "S" * 10 + "....")
 
     assert [type(event) for _, event in log] == [SpeechStarted, SpeechStopped]
     assert log[1] == (27, SpeechStopped(at(0), at(23), pytest.approx(0.128)))
 
 
-def test_endless_speech_is_split_at_max_buffer_duration():
+def test_endless_speech_is_split_at_max_buffer_duration() -> None:
     log = play(Endpointing(EndpointingOptions(max_speech_s=0.64)), "S" * 45)
 
     assert log == [
@@ -93,13 +93,13 @@ def test_endless_speech_is_split_at_max_buffer_duration():
     ]
 
 
-def test_3_4_b_silence_timeout_repeats_in_stretches_that_follow_one_another():
+def test_3_4_b_silence_timeout_repeats_in_stretches_that_follow_one_another() -> None:
     log = play(Endpointing(EndpointingOptions(silence_timeout_s=0.32)), "." * 25)
 
     assert log == [(10, SilenceTimeout(at(0), 0.32)), (20, SilenceTimeout(at(10), 0.32))]
 
 
-def test_3_4_b_silence_timeout_counts_anew_from_the_end_of_speech_and_not_during_it():
+def test_3_4_b_silence_timeout_counts_anew_from_the_end_of_speech_and_not_during_it() -> None:
     log = play(Endpointing(EndpointingOptions(silence_timeout_s=0.32)), "....." + "S" * 30 + "." * 21)
 
     assert [(number, event) for number, event in log if isinstance(event, SilenceTimeout)] == [
@@ -108,13 +108,13 @@ def test_3_4_b_silence_timeout_counts_anew_from_the_end_of_speech_and_not_during
     ]
 
 
-def test_3_4_b_a_click_does_not_restart_the_silence():
+def test_3_4_b_a_click_does_not_restart_the_silence() -> None:
     log = play(Endpointing(EndpointingOptions(silence_timeout_s=0.32)), "....SS" + "." * 6)
 
     assert log == [(10, SilenceTimeout(at(0), 0.32))]
 
 
-def test_every_start_has_one_stop_whatever_comes():
+def test_every_start_has_one_stop_whatever_comes() -> None:
     endpointing = Endpointing(EndpointingOptions(speech_padding_s=0.064, silence_padding_s=0.0))
     log = play(endpointing, "S.SS..SSS...mSmS.SSSSS" * 20 + "...")
 

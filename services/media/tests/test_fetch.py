@@ -89,7 +89,7 @@ def _tls(certificate: Path) -> ssl.SSLContext:
 # -- HTTP -----------------------------------------------------------------------------------------
 
 
-async def test_the_name_of_the_url_is_asked_for_at_the_address_that_was_judged():
+async def test_the_name_of_the_url_is_asked_for_at_the_address_that_was_judged() -> None:
     asked: list[dict[str, str]] = []
 
     def answer(path: str, headers: dict[str, str]) -> bytes:
@@ -106,7 +106,7 @@ async def test_the_name_of_the_url_is_asked_for_at_the_address_that_was_judged()
     assert asked[0]["accept-encoding"] == "identity"
 
 
-async def test_redirects_are_followed_without_credentials_for_another_host():
+async def test_redirects_are_followed_without_credentials_for_another_host() -> None:
     asked: list[tuple[str, str | None]] = []
 
     def answer(path: str, headers: dict[str, str]) -> bytes:
@@ -124,7 +124,7 @@ async def test_redirects_are_followed_without_credentials_for_another_host():
     assert asked[2][1] is None
 
 
-async def test_a_condition_can_be_met():
+async def test_a_condition_can_be_met() -> None:
     def answer(path: str, headers: dict[str, str]) -> bytes:
         return b"HTTP/1.1 304 Not Modified\r\n\r\n" if headers.get("if-none-match") == '"1"' else _ok(b"new")
 
@@ -152,7 +152,7 @@ async def test_a_condition_can_be_met():
     ids=["not found", "busy", "endless", "to a file", "to a WebSocket", "to a private address", "to no URL",
          "too large", "packed", "no HTTP", "cut short"],
 )  # fmt: skip
-async def test_answers_that_cannot_be_used_are_errors(answer: bytes, code: int, temporary: bool):
+async def test_answers_that_cannot_be_used_are_errors(answer: bytes, code: int, temporary: bool) -> None:
     async with _server(lambda *_: answer) as port:
         error = await _refusal(_fetcher(max_bytes=1024).get(f"http://joe:secret@127.0.0.1:{port}/a.wav"))
 
@@ -160,7 +160,7 @@ async def test_answers_that_cannot_be_used_are_errors(answer: bytes, code: int, 
     assert "secret" not in str(error)
 
 
-async def test_a_server_that_says_nothing_is_given_up():
+async def test_a_server_that_says_nothing_is_given_up() -> None:
     released = asyncio.Event()
 
     async def hang(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -180,7 +180,7 @@ async def test_a_server_that_says_nothing_is_given_up():
     assert [(error.code, error.temporary) for error in errors] == [(504, True)] * 2
 
 
-async def test_a_peer_that_talks_before_it_is_asked_is_a_failure_like_others(monkeypatch: pytest.MonkeyPatch):
+async def test_a_peer_that_talks_before_it_is_asked_is_a_failure_like_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """What websockets then raises depends on which came first, and can be a bare AssertionError."""
 
     async def handshake(*_: Any) -> None:
@@ -192,11 +192,11 @@ async def test_a_peer_that_talks_before_it_is_asked_is_a_failure_like_others(mon
 
 
 @pytest.mark.parametrize("url", ["http://", "http://a:b:c/", "http://127.0.0.1:99999/a.wav", "ftp://127.0.0.1/a.wav"])
-async def test_what_is_no_url_is_told(url: str):
+async def test_what_is_no_url_is_told(url: str) -> None:
     assert (await _refusal(_fetcher().get(url))).code == 400
 
 
-async def test_tls_checks_the_name_of_the_url(certificate: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_tls_checks_the_name_of_the_url(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with _server(lambda *_: _ok(b"body"), _tls(certificate)) as port:
         assert (await _refusal(_fetcher().get(f"https://localhost:{port}/a.wav"))).code == 502, "unknown authority"
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
@@ -215,7 +215,7 @@ NEVER = ["0.0.0.0", "[::]", "224.0.0.1", "[ff02::1]", "255.255.255.255", "240.0.
 
 
 @pytest.mark.parametrize("host", LOOPBACK + PRIVATE + NEVER)
-async def test_addresses_that_only_we_can_reach_are_not_fetched_from(host: str):
+async def test_addresses_that_only_we_can_reach_are_not_fetched_from(host: str) -> None:
     fetcher = Fetcher(FetchConfig())
 
     assert (await _refusal(fetcher.get(f"http://{host}:9/a.wav"))).code == 403
@@ -223,7 +223,7 @@ async def test_addresses_that_only_we_can_reach_are_not_fetched_from(host: str):
 
 
 @pytest.mark.parametrize("host", NEVER)
-async def test_some_addresses_are_never_fetched_from(host: str):
+async def test_some_addresses_are_never_fetched_from(host: str) -> None:
     assert (await _refusal(_fetcher(allow_private=True).get(f"http://{host}:9/a.wav"))).code == 403
 
 
@@ -239,7 +239,7 @@ async def test_some_addresses_are_never_fetched_from(host: str):
 )
 async def test_private_and_loopback_addresses_have_a_setting_each(
     limits: dict[str, bool], api_is_local: bool, loopback: bool, private: bool
-):
+) -> None:
     fetcher = Fetcher(FetchConfig(**limits), api_is_local=api_is_local)
 
     assert {host: await _judged(fetcher, host) for host in LOOPBACK} == dict.fromkeys(LOOPBACK, loopback)
@@ -254,7 +254,7 @@ async def _judged(fetcher: Fetcher, host: str) -> bool:
         return error.code != 403
 
 
-async def test_every_address_of_a_name_must_be_allowed_and_is_tried_in_turn(monkeypatch: pytest.MonkeyPatch):
+async def test_every_address_of_a_name_must_be_allowed_and_is_tried_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[str] = []
 
     async def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
@@ -288,7 +288,7 @@ async def _socket_server(tls: ssl.SSLContext | None = None, **options: Any) -> A
         yield next(iter(server.sockets)).getsockname()[1], accepted
 
 
-async def test_a_socket_is_opened_at_the_address_that_was_judged_with_the_name_of_the_url():
+async def test_a_socket_is_opened_at_the_address_that_was_judged_with_the_name_of_the_url() -> None:
     async with _socket_server() as (port, accepted):
         connection = await _fetcher().websocket(f"ws://joe:secret@localhost:{port}/pass?sample_rate=8000")
         assert await connection.recv() == b"hello"
@@ -300,7 +300,7 @@ async def test_a_socket_is_opened_at_the_address_that_was_judged_with_the_name_o
     assert request.headers["Authorization"] == "Basic " + b64encode(b"joe:secret").decode()
 
 
-async def test_a_socket_over_tls_checks_the_name_of_the_url(certificate: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_a_socket_over_tls_checks_the_name_of_the_url(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     async with _socket_server(_tls(certificate)) as (port, _):
         connection = await _fetcher().websocket(f"wss://localhost:{port}/")
@@ -309,7 +309,7 @@ async def test_a_socket_over_tls_checks_the_name_of_the_url(certificate: Path, m
         assert (await _refusal(_fetcher().websocket(f"wss://127.0.0.1:{port}/"))).code == 502, "another name"
 
 
-async def test_redirects_of_a_socket_are_judged_again():
+async def test_redirects_of_a_socket_are_judged_again() -> None:
     async with _socket_server() as (end, _):
         answers = {
             "/there": f"ws://localhost:{end}/",
@@ -329,7 +329,7 @@ async def test_redirects_of_a_socket_are_judged_again():
     assert codes == {"/private": 403, "/file": 400, "/endless": 502}
 
 
-async def test_a_socket_that_cannot_be_opened_is_an_error(unused_tcp_port: int):
+async def test_a_socket_that_cannot_be_opened_is_an_error(unused_tcp_port: int) -> None:
     async with _server(lambda *_: b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n") as port:
         refused = await _refusal(_fetcher().websocket(f"ws://127.0.0.1:{port}/"))
     nobody = await _refusal(_fetcher().websocket(f"ws://127.0.0.1:{unused_tcp_port}/"))
@@ -352,5 +352,5 @@ async def test_a_socket_that_cannot_be_opened_is_an_error(unused_tcp_port: int):
         ("prompts/a.wav", "prompts/a.wav"),
     ],
 )
-def test_a_log_has_no_password_and_no_signature(url: str, shown: str):
+def test_a_log_has_no_password_and_no_signature(url: str, shown: str) -> None:
     assert masked(url) == shown

@@ -34,7 +34,7 @@ def _level(pcm: np.ndarray, rate_hz: int, frequency: float) -> float:
 
 @pytest.mark.parametrize("rate_hz", [8000, 16000, 48000])
 @pytest.mark.parametrize(("name", "kind"), [("mp3", "mp3"), ("opus", "ogg"), ("vorbis", "ogg")])
-def test_packed_stereo_is_averaged_and_resampled(name: str, kind: Kind, rate_hz: int):
+def test_packed_stereo_is_averaged_and_resampled(name: str, kind: Kind, rate_hz: int) -> None:
     pcm = decode(audio_file(name, [LEFT, np.zeros_like(LEFT)], 48000), kind, rate_hz)
 
     assert len(pcm) == pytest.approx(rate_hz, abs=rate_hz * 0.06), "encoders pad to whole frames"
@@ -42,7 +42,7 @@ def test_packed_stereo_is_averaged_and_resampled(name: str, kind: Kind, rate_hz:
 
 
 @pytest.mark.parametrize("source_hz", [8000, 11025, 22050, 44100, 48000])
-def test_a_wav_file_of_any_rate_keeps_its_length_and_pitch(source_hz: int):
+def test_a_wav_file_of_any_rate_keeps_its_length_and_pitch(source_hz: int) -> None:
     pcm = decode(_wav(tone(1000, 3.0, source_hz), source_hz), "wav", 16000)
 
     assert len(pcm) == pytest.approx(3 * 16000, abs=2)
@@ -50,7 +50,7 @@ def test_a_wav_file_of_any_rate_keeps_its_length_and_pitch(source_hz: int):
 
 
 @pytest.mark.parametrize("kind", ["wav", "mp3", "ogg"])
-def test_what_is_too_long_is_refused_before_it_fills_the_memory(kind: Kind):
+def test_what_is_too_long_is_refused_before_it_fills_the_memory(kind: Kind) -> None:
     name = {"wav": "", "mp3": "mp3", "ogg": "opus"}[kind]
     data = audio_file(name, [LEFT], 48000) if name else _wav(LEFT, 48000)
 
@@ -59,14 +59,14 @@ def test_what_is_too_long_is_refused_before_it_fills_the_memory(kind: Kind):
         decode(data, kind, 8000, longest_s=0.5)
 
 
-def test_a_damaged_stretch_costs_only_itself():
+def test_a_damaged_stretch_costs_only_itself() -> None:
     data = bytearray(audio_file("mp3", [NOISE], 48000))
     data[len(data) // 2 : len(data) // 2 + 300] = bytes(300)
 
     assert len(decode(bytes(data), "mp3", 8000)) > 3.5 * 8000
 
 
-def test_a_title_in_an_old_encoding_is_no_fault():
+def test_a_title_in_an_old_encoding_is_no_fault() -> None:
     data = audio_file("mp3", [LEFT], 48000)
     assert b"Lavf" in data, "a tag that says it is UTF-8"
 
@@ -86,14 +86,14 @@ def test_a_title_in_an_old_encoding_is_no_fault():
     ],
     ids=["empty", "playlist", "broken ogg", "wav as ogg", "flac", "six channels", "wav without audio"],
 )
-def test_what_is_no_such_file_is_told(data: bytes, kind: Kind, why: str):
+def test_what_is_no_such_file_is_told(data: bytes, kind: Kind, why: str) -> None:
     with pytest.raises(UnplayableError, match=why):
         decode(data, kind, 8000)
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(["mp3", "ogg", "wav"]), st.binary(max_size=300), st.integers(0, 3000))
-def test_any_bytes_are_decoded_or_refused(kind: Kind, damage: bytes, at: int):
+def test_any_bytes_are_decoded_or_refused(kind: Kind, damage: bytes, at: int) -> None:
     whole = {"mp3": MP3, "ogg": OPUS, "wav": WAV}[kind]
     data = whole[:at] + damage + whole[at + len(damage) :]
     try:
@@ -124,5 +124,5 @@ WAV = _wav(LEFT[:1500], 48000)
 )
 def test_the_kind_is_told_by_the_extension_else_by_the_content_type(
     paths: list[str], content_type: str | None, kind: Kind | None
-):
+) -> None:
     assert kind_of(paths, content_type) == kind

@@ -3,7 +3,7 @@
 from media.leg.ledger import TurnLedger
 
 
-def test_a_turn_is_told_once_in_milliseconds_since_the_end_of_speech():
+def test_a_turn_is_told_once_in_milliseconds_since_the_end_of_speech() -> None:
     ledger = TurnLedger()
     ledger.final(3, 100.0, 100.4)
     ledger.text(100.9)
@@ -14,7 +14,7 @@ def test_a_turn_is_told_once_in_milliseconds_since_the_end_of_speech():
     assert ledger.sent(101.2) is None
 
 
-def test_what_plays_without_a_turn_is_no_entry():
+def test_what_plays_without_a_turn_is_no_entry() -> None:
     ledger = TurnLedger()
     ledger.text(1.0)
     ledger.audio(1.1)
@@ -25,7 +25,7 @@ def test_what_plays_without_a_turn_is_no_entry():
     assert ledger.sent(2.7) is None
 
 
-def test_clocks_that_step_back_give_zero_and_nothing_negative():
+def test_clocks_that_step_back_give_zero_and_nothing_negative() -> None:
     ledger = TurnLedger()
     ledger.final(0, 10.0, 9.9)
     ledger.text(9.9)

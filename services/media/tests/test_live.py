@@ -31,7 +31,7 @@ class FakeBus:
         self.raw.append((call_id, track, data))
 
 
-async def test_frames_leave_in_order_and_one_that_is_lost_stops_nothing():
+async def test_frames_leave_in_order_and_one_that_is_lost_stops_nothing() -> None:
     bus, sender = FakeBus(), LiveSender("leg")
     bus.bad = 1
     feed = BridgeFeed(cast(Bus, bus), "c", sender)
@@ -45,7 +45,7 @@ async def test_frames_leave_in_order_and_one_that_is_lost_stops_nothing():
     ]  # fmt: skip
 
 
-async def test_what_is_too_old_is_dropped_while_the_bus_is_away():
+async def test_what_is_too_old_is_dropped_while_the_bus_is_away() -> None:
     bus, sender = FakeBus(), LiveSender("leg")
     feed = BridgeFeed(cast(Bus, bus), "c", sender)
     bus.away.clear()
@@ -60,7 +60,7 @@ async def test_what_is_too_old_is_dropped_while_the_bus_is_away():
     assert len(bus.frames) < 30, "half a second of audio"
 
 
-async def test_a_subscriber_tells_the_tracks_apart_by_the_first_byte():
+async def test_a_subscriber_tells_the_tracks_apart_by_the_first_byte() -> None:
     bus, sender = FakeBus(), LiveSender("leg")
     subscriber = Subscriber(cast(Bus, bus), "c", sender, 16000)
     subscriber.main(np.full(320, 1, np.int16))

@@ -77,7 +77,7 @@ async def _code(load: Loader, url: str) -> int:
 # -- local files ----------------------------------------------------------------------------------
 
 
-async def test_a_local_file_is_resampled(tmp_path: Path):
+async def test_a_local_file_is_resampled(tmp_path: Path) -> None:
     _write(tmp_path / "sub" / "a.wav", samples=1600, rate_hz=16000)
 
     pcm = await _loader(tmp_path).load("sub/a.wav", 8000)
@@ -87,7 +87,7 @@ async def test_a_local_file_is_resampled(tmp_path: Path):
     assert len(await _loader(tmp_path).load(str(tmp_path / "sub" / "a.wav"), 8000)) == 800
 
 
-async def test_nothing_outside_of_the_root_is_read(tmp_path: Path):
+async def test_nothing_outside_of_the_root_is_read(tmp_path: Path) -> None:
     _write(tmp_path / "secret.wav")
     root = tmp_path / "root"
     root.mkdir()
@@ -102,7 +102,7 @@ async def test_nothing_outside_of_the_root_is_read(tmp_path: Path):
     assert await _code(load, ".") == 404
 
 
-async def test_what_cannot_be_played_is_refused(tmp_path: Path):
+async def test_what_cannot_be_played_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"hello")
     (tmp_path / "b.wav").write_bytes(b"ID3")
     (tmp_path / "c.mp3").write_bytes(b"hello")
@@ -115,7 +115,7 @@ async def test_what_cannot_be_played_is_refused(tmp_path: Path):
 # -- URLs -----------------------------------------------------------------------------------------
 
 
-async def test_the_kind_is_told_by_the_extension_else_by_the_content_type(tmp_path: Path):
+async def test_the_kind_is_told_by_the_extension_else_by_the_content_type(tmp_path: Path) -> None:
     mp3 = audio_file("mp3", [tone(700, 0.5, 48000)], 48000)
     async with _site() as site:
         site.files = {"/a.mp3": mp3, "/b": mp3, "/c.wav": mp3}
@@ -129,7 +129,7 @@ async def test_the_kind_is_told_by_the_extension_else_by_the_content_type(tmp_pa
         assert await _code(load, site.url + "/missing.mp3") == 502
 
 
-async def test_a_url_is_fetched_once_and_kept_for_all_workers(tmp_path: Path):
+async def test_a_url_is_fetched_once_and_kept_for_all_workers(tmp_path: Path) -> None:
     async with _site() as site:
         site.files["/a.wav"] = _write(tmp_path / "a.wav")
         for _ in range(2):
@@ -139,7 +139,7 @@ async def test_a_url_is_fetched_once_and_kept_for_all_workers(tmp_path: Path):
     assert len(await _loader(tmp_path, cached=True).load(site.url + "/a.wav", 8000)) == 800, "the server is gone"
 
 
-async def test_a_validator_is_shown_again_after_a_minute(tmp_path: Path):
+async def test_a_validator_is_shown_again_after_a_minute(tmp_path: Path) -> None:
     now = 0.0
     async with _site() as site:
         site.files["/a.wav"], site.headers = _write(tmp_path / "a.wav"), 'ETag: "one"\r\n'
@@ -158,7 +158,7 @@ async def test_a_validator_is_shown_again_after_a_minute(tmp_path: Path):
     assert lengths == [800, 800, 800, 800, 400]
 
 
-async def test_a_kept_answer_serves_while_the_server_fails_but_not_when_the_file_is_gone(tmp_path: Path):
+async def test_a_kept_answer_serves_while_the_server_fails_but_not_when_the_file_is_gone(tmp_path: Path) -> None:
     now = 0.0
     async with _site() as site:
         site.files["/a.wav"], site.headers = _write(tmp_path / "a.wav"), 'ETag: "one"\r\n'
@@ -170,7 +170,7 @@ async def test_a_kept_answer_serves_while_the_server_fails_but_not_when_the_file
         assert await _code(load, site.url + "/a.wav") == 502
 
 
-async def test_a_cache_that_cannot_be_written_costs_only_the_cache(tmp_path: Path):
+async def test_a_cache_that_cannot_be_written_costs_only_the_cache(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("no folder")
     async with _site() as site:
         site.files["/a.wav"] = _write(tmp_path / "a.wav")
@@ -180,7 +180,7 @@ async def test_a_cache_that_cannot_be_written_costs_only_the_cache(tmp_path: Pat
     assert len(site.asked) == 2
 
 
-async def test_those_who_want_the_same_at_once_share_one_load_and_outlive_each_other(tmp_path: Path):
+async def test_those_who_want_the_same_at_once_share_one_load_and_outlive_each_other(tmp_path: Path) -> None:
     async with _site() as site:
         site.files["/a.wav"] = _write(tmp_path / "a.wav")
         load = _loader(tmp_path)

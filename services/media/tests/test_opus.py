@@ -52,11 +52,11 @@ def foreign_packets(channels: int, frame_ms: str, seconds: float = 0.6, bit_rate
         (b"\xfb", 0), (b"\xfb\x00", 0), (b"", 0),
     ],
 )  # fmt: skip
-def test_a_packet_tells_its_length(packet: bytes, milliseconds: float):
+def test_a_packet_tells_its_length(packet: bytes, milliseconds: float) -> None:
     assert packet_units(packet) == milliseconds * 48
 
 
-def test_what_is_encoded_is_heard():
+def test_what_is_encoded_is_heard() -> None:
     encoder, decoder = OpusEncoder(), OpusDecoder()
     pcm = tone(440, SAMPLE_RATE_HZ, SAMPLE_RATE_HZ)
 
@@ -70,14 +70,14 @@ def test_what_is_encoded_is_heard():
     assert np.abs(heard[3200:]).max() == pytest.approx(0.3 * 32767, rel=0.2)
 
 
-def test_other_lengths_than_twenty_milliseconds_are_not_encoded():
+def test_other_lengths_than_twenty_milliseconds_are_not_encoded() -> None:
     with pytest.raises(ValueError, match="320"):
         OpusEncoder().encode(np.zeros(160, np.int16))
 
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("frame_ms", ["10", "20", "40", "60"])
-def test_foreign_packets_of_any_length_become_mono_at_16_khz(channels: int, frame_ms: str):
+def test_foreign_packets_of_any_length_become_mono_at_16_khz(channels: int, frame_ms: str) -> None:
     packets = foreign_packets(channels, frame_ms)
     decoder = OpusDecoder()
 
@@ -91,7 +91,7 @@ def test_foreign_packets_of_any_length_become_mono_at_16_khz(channels: int, fram
 
 
 @pytest.mark.parametrize(("frame_ms", "bit_rate"), [("10", 32000), ("20", 12000), ("20", 96000), ("60", 16000)])
-def test_a_lost_packet_is_concealed_by_20_ms_like_what_was_before(frame_ms: str, bit_rate: int):
+def test_a_lost_packet_is_concealed_by_20_ms_like_what_was_before(frame_ms: str, bit_rate: int) -> None:
     decoder = OpusDecoder()
     packets = foreign_packets(1, frame_ms, bit_rate=bit_rate)
     before = [decoder.decode(packet) for packet in packets][-1]
@@ -104,12 +104,12 @@ def test_a_lost_packet_is_concealed_by_20_ms_like_what_was_before(frame_ms: str,
     assert len(decoder.decode(packets[0])) == int(frame_ms) * 16, "the stream goes on"
 
 
-def test_nothing_before_is_concealed_by_silence():
+def test_nothing_before_is_concealed_by_silence() -> None:
     assert not OpusDecoder().conceal().any()
 
 
 @pytest.mark.parametrize("packet", [b"", b"\xff", b"\xff\xff\xff", b"\x03", b"\xfb\x40" + b"x" * 20])
-def test_what_is_no_opus_gives_nothing_and_harms_nothing(packet: bytes):
+def test_what_is_no_opus_gives_nothing_and_harms_nothing(packet: bytes) -> None:
     codec = OpusCodec()
     good = codec.encode(tone(440, FRAME_SAMPLES, SAMPLE_RATE_HZ))
 
@@ -117,6 +117,6 @@ def test_what_is_no_opus_gives_nothing_and_harms_nothing(packet: bytes):
     assert len(codec.decode(good)) == FRAME_SAMPLES
 
 
-def test_its_rtpmap_says_two_channels_whatever_is_sent():
+def test_its_rtpmap_says_two_channels_whatever_is_sent() -> None:
     assert OPUS.rtpmap == "opus/48000/2"
     assert OPUS.frame_units == 960

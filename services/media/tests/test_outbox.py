@@ -29,7 +29,7 @@ def _event(name: str) -> Event:
     return MediaReady(track_id=name, timestamp=1)
 
 
-async def test_events_and_actions_happen_one_after_another_in_the_order_put():
+async def test_events_and_actions_happen_one_after_another_in_the_order_put() -> None:
     bus = SlowBus()
     outbox = Outbox(cast(Bus, bus), "c")
 
@@ -47,7 +47,7 @@ async def test_events_and_actions_happen_one_after_another_in_the_order_put():
     await outbox.close(1.0)
 
 
-async def test_what_fails_does_not_stop_what_is_behind_it():
+async def test_what_fails_does_not_stop_what_is_behind_it() -> None:
     bus = SlowBus()
     outbox = Outbox(cast(Bus, bus), "c")
 
@@ -62,7 +62,7 @@ async def test_what_fails_does_not_stop_what_is_behind_it():
     assert bus.stored == ["good"]
 
 
-async def test_close_gives_up_when_nothing_can_be_stored():
+async def test_close_gives_up_when_nothing_can_be_stored() -> None:
     bus = SlowBus()
     bus.away.clear()
     outbox = Outbox(cast(Bus, bus), "c")
@@ -74,7 +74,7 @@ async def test_close_gives_up_when_nothing_can_be_stored():
     assert bus.stored == []
 
 
-async def test_flush_waits_for_what_was_put_before_and_for_nothing_else():
+async def test_flush_waits_for_what_was_put_before_and_for_nothing_else() -> None:
     bus = SlowBus()
     outbox = Outbox(cast(Bus, bus), "c")
     bus.away.clear()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from media.worker.pacer import MAX_AT_ONCE, TICK_S, Due, Pacer, Schedule
 
 
-def test_ticks_in_time_follow_one_another_without_drift():
+def test_ticks_in_time_follow_one_another_without_drift() -> None:
     schedule = Schedule(start=10.0)
 
     moments = [schedule.due(schedule.deadline + 0.003).ticks[0] for _ in range(5000)]
@@ -21,7 +21,7 @@ def test_ticks_in_time_follow_one_another_without_drift():
 @pytest.mark.parametrize(
     ("late_s", "ticks", "skipped"), [(0.0, 1, 0), (0.019, 1, 0), (0.021, 2, 0), (0.065, 4, 0), (1.0, 4, 47)]
 )
-def test_a_late_wake_up_makes_up_for_a_few_ticks_and_skips_the_rest(late_s: float, ticks: int, skipped: int):
+def test_a_late_wake_up_makes_up_for_a_few_ticks_and_skips_the_rest(late_s: float, ticks: int, skipped: int) -> None:
     schedule = Schedule(start=5.0)
 
     due = schedule.due(5.0 + late_s)
@@ -31,12 +31,12 @@ def test_a_late_wake_up_makes_up_for_a_few_ticks_and_skips_the_rest(late_s: floa
     assert due.ticks[-1] <= 5.0 + late_s + 1e-6
 
 
-def test_a_wake_up_that_is_early_by_rounding_ticks_once():
+def test_a_wake_up_that_is_early_by_rounding_ticks_once() -> None:
     assert Schedule(start=5.0).due(5.0 - 1e-9) == Due((5.0,), 0)
 
 
 @given(st.lists(st.floats(min_value=0.0, max_value=2.0), max_size=50))
-def test_every_tick_is_made_once_or_skipped(delays: list[float]):
+def test_every_tick_is_made_once_or_skipped(delays: list[float]) -> None:
     schedule = Schedule(start=0.0)
     made = skipped = 0
     last = -1.0
@@ -50,7 +50,7 @@ def test_every_tick_is_made_once_or_skipped(delays: list[float]):
     assert schedule.deadline == pytest.approx((made + skipped) * TICK_S)
 
 
-async def test_the_pacer_ticks_until_it_is_stopped():
+async def test_the_pacer_ticks_until_it_is_stopped() -> None:
     ticks: list[float] = []
     enough = asyncio.Event()
 
@@ -69,7 +69,7 @@ async def test_the_pacer_ticks_until_it_is_stopped():
     assert len(ticks) == 4
 
 
-async def test_a_tick_that_fails_does_not_stop_the_clock():
+async def test_a_tick_that_fails_does_not_stop_the_clock() -> None:
     loop = asyncio.get_running_loop()
     failures: list[object] = []
     loop.set_exception_handler(lambda _, context: failures.append(context["exception"]))

@@ -94,7 +94,7 @@ class Leg:
 # Orders
 
 
-def test_o17_tts_starts_reports_its_metrics_and_ends_when_the_last_sample_was_played():
+def test_o17_tts_starts_reports_its_metrics_and_ends_when_the_last_sample_was_played() -> None:
     leg = Leg(defaults={"provider": "piper", "speaker": "joe"})
     leg.say("Hello.", play_id="p", end_of_stream=True)
     leg.run(100)
@@ -112,7 +112,7 @@ def test_o17_tts_starts_reports_its_metrics_and_ends_when_the_last_sample_was_pl
     assert leg.sound == [0] * 5 + [1000] * 3 + [0] * 7
 
 
-def test_o17_silence_follows_the_end_after_wait_input_timeout():
+def test_o17_silence_follows_the_end_after_wait_input_timeout() -> None:
     leg = Leg()
     leg.say("Hello.", wait_input_timeout_ms=500)
     leg.speak("Hello.", 100)
@@ -121,7 +121,7 @@ def test_o17_silence_follows_the_end_after_wait_input_timeout():
     assert leg.events() == [(0, Started(None)), (100, Ended(None, 100, False)), (600, InputTimeout(0.1, 500))]
 
 
-def test_o17_play_starts_at_once_and_ends_after_its_last_sample():
+def test_o17_play_starts_at_once_and_ends_after_its_last_sample() -> None:
     leg = Leg()
     leg.play("http://host/a.wav", wait_input_timeout_ms=100)
     leg.run(40)
@@ -136,7 +136,7 @@ def test_o17_play_starts_at_once_and_ends_after_its_last_sample():
     ]
 
 
-def test_o18_auto_hangup_fires_with_the_end():
+def test_o18_auto_hangup_fires_with_the_end() -> None:
     leg = Leg()
     leg.say("Bye.", play_id="p", auto_hangup=True, wait_input_timeout_ms=100)
     leg.speak("Bye.", 40)
@@ -145,7 +145,7 @@ def test_o18_auto_hangup_fires_with_the_end():
     assert leg.events() == [(0, Started("p")), (40, Ended("p", 40, auto_hangup=True))]
 
 
-def test_o19_a_replacement_interrupts_and_ends_the_old_before_the_new_starts():
+def test_o19_a_replacement_interrupts_and_ends_the_old_before_the_new_starts() -> None:
     leg = Leg()
     leg.say("First text.", play_id="a", auto_hangup=True)
     leg.speak("First text.", 400)
@@ -163,7 +163,7 @@ def test_o19_a_replacement_interrupts_and_ends_the_old_before_the_new_starts():
     ]
 
 
-def test_o20_interrupt_stops_at_once():
+def test_o20_interrupt_stops_at_once() -> None:
     leg = Leg()
     leg.say("Long text.", play_id="a", auto_hangup=True, wait_input_timeout_ms=100)
     leg.say("Never heard.", play_id="a")
@@ -181,7 +181,7 @@ def test_o20_interrupt_stops_at_once():
     assert (60, CancelSpeech(leg.requests()[1].utterance_id)) in leg.log
 
 
-def test_o21_a_graceful_interrupt_lets_the_sounding_segment_end():
+def test_o21_a_graceful_interrupt_lets_the_sounding_segment_end() -> None:
     leg = Leg()
     leg.say("One.", play_id="a", auto_hangup=True, wait_input_timeout_ms=100)
     leg.say("Two.", play_id="a")
@@ -200,7 +200,7 @@ def test_o21_a_graceful_interrupt_lets_the_sounding_segment_end():
     assert leg.sound == [1] * 10 + [0] * 13
 
 
-def test_o21_the_tail_still_receives_the_audio_of_its_segment():
+def test_o21_the_tail_still_receives_the_audio_of_its_segment() -> None:
     leg = Leg()
     leg.say("One.", play_id="a")
     key = leg.requests()[0].utterance_id
@@ -215,7 +215,7 @@ def test_o21_the_tail_still_receives_the_audio_of_its_segment():
     assert not any(isinstance(effect, CancelSpeech) for _, effect in leg.log)
 
 
-def test_o22_a_load_failure_is_an_error_between_start_and_end():
+def test_o22_a_load_failure_is_an_error_between_start_and_end() -> None:
     leg = Leg()
     leg.play("http://host/gone.wav", play_id="p", auto_hangup=True)
     leg.note(leg.playback.file_failed("file-1", "404 Not Found", leg.now, code=404))
@@ -227,7 +227,7 @@ def test_o22_a_load_failure_is_an_error_between_start_and_end():
     ]
 
 
-def test_o11_a_ringtone_is_stopped_without_interruption():
+def test_o11_a_ringtone_is_stopped_without_interruption() -> None:
     leg = Leg()
     leg.play("ring.wav", loop=True)
     leg.load(100)
@@ -243,7 +243,7 @@ def test_o11_a_ringtone_is_stopped_without_interruption():
     ("heard_ms", "kinds"),
     [(20, [Started, Interrupted, Ended]), (100, [Started, Ended]), (600, [Started, Ended])],
 )
-def test_o15_the_end_of_the_call_interrupts_only_what_was_left_to_hear(heard_ms: int, kinds: list[type]):
+def test_o15_the_end_of_the_call_interrupts_only_what_was_left_to_hear(heard_ms: int, kinds: list[type]) -> None:
     leg = Leg()
     leg.say("Hello.", play_id="p")
     leg.speak("Hello.", 100)
@@ -278,7 +278,7 @@ REPLACES = [Started, Interrupted, Ended, Started]
         (A | {"end_of_stream": True}, B, REPLACES),
     ],
 )
-def test_2_5_1_table(first: dict[str, object], second: dict[str, object], kinds: list[type]):
+def test_2_5_1_table(first: dict[str, object], second: dict[str, object], kinds: list[type]) -> None:
     leg = Leg()
     leg.say("First.", **first)
     leg.speak("First.", 400)
@@ -289,7 +289,7 @@ def test_2_5_1_table(first: dict[str, object], second: dict[str, object], kinds:
 
 
 @pytest.mark.parametrize("second", [A, NONE, {"play_id": "ring.wav"}])
-def test_2_5_1_a_tts_replaces_a_file(second: dict[str, object]):
+def test_2_5_1_a_tts_replaces_a_file(second: dict[str, object]) -> None:
     leg = Leg()
     leg.play("ring.wav")
     leg.load(400)
@@ -300,7 +300,7 @@ def test_2_5_1_a_tts_replaces_a_file(second: dict[str, object]):
     assert leg.events()[1][1] == Interrupted("ring.wav", None, None, 400, 40)
 
 
-def test_2_5_1_joined_segments_play_in_order_under_one_start_and_end():
+def test_2_5_1_joined_segments_play_in_order_under_one_start_and_end() -> None:
     leg = Leg()
     leg.say("One.", play_id="a")
     leg.say("Two.", play_id="a", end_of_stream=True)
@@ -312,7 +312,7 @@ def test_2_5_1_joined_segments_play_in_order_under_one_start_and_end():
     assert leg.events() == [(0, Started("a")), (80, Ended("a", 80, False))]
 
 
-def test_2_5_1_a_closed_play_id_queues_behind_and_starts_after_the_old_end():
+def test_2_5_1_a_closed_play_id_queues_behind_and_starts_after_the_old_end() -> None:
     leg = Leg()
     leg.say("One.", play_id="a", end_of_stream=True, wait_input_timeout_ms=100)
     leg.say("Two.", play_id="a")
@@ -336,7 +336,7 @@ def test_2_5_1_a_closed_play_id_queues_behind_and_starts_after_the_old_end():
     ]
 
 
-def test_2_5_1_an_empty_repeat_of_end_of_stream_makes_no_playback_of_its_own():
+def test_2_5_1_an_empty_repeat_of_end_of_stream_makes_no_playback_of_its_own() -> None:
     leg = Leg()
     leg.say("One.", play_id="a", end_of_stream=True)
     leg.say("", play_id="a", end_of_stream=True, auto_hangup=True)
@@ -346,7 +346,7 @@ def test_2_5_1_an_empty_repeat_of_end_of_stream_makes_no_playback_of_its_own():
     assert leg.events() == [(0, Started("a")), (40, Ended("a", 40, auto_hangup=True))]
 
 
-def test_2_5_1_what_is_queued_behind_is_dropped_by_interrupt_replacement_and_hang_up():
+def test_2_5_1_what_is_queued_behind_is_dropped_by_interrupt_replacement_and_hang_up() -> None:
     for cut in (
         lambda leg: leg.interrupt(),
         lambda leg: leg.interrupt(graceful=True),
@@ -376,7 +376,7 @@ def test_2_5_1_what_is_queued_behind_is_dropped_by_interrupt_replacement_and_han
         ({"play_id": "p"}, 2100),
     ],
 )
-def test_2_5_2_table(fields: dict[str, object], ended_ms: int):
+def test_2_5_2_table(fields: dict[str, object], ended_ms: int) -> None:
     leg = Leg()
     leg.say("Hello.", **fields)
     leg.speak("Hello.", 100)
@@ -385,7 +385,7 @@ def test_2_5_2_table(fields: dict[str, object], ended_ms: int):
     assert [(ms, type(effect)) for ms, effect in leg.events()] == [(0, Started), (ended_ms, Ended)]
 
 
-def test_2_5_2_an_empty_end_of_stream_only_closes():
+def test_2_5_2_an_empty_end_of_stream_only_closes() -> None:
     leg = Leg()
     leg.say("Hello.", play_id="p")
     leg.speak("Hello.", 100)
@@ -395,7 +395,7 @@ def test_2_5_2_an_empty_end_of_stream_only_closes():
     assert leg.events() == [(0, Started("p")), (500, Ended("p", 500, False))]
 
 
-def test_2_5_2_a_segment_within_the_grace_joins_and_the_grace_begins_again():
+def test_2_5_2_a_segment_within_the_grace_joins_and_the_grace_begins_again() -> None:
     leg = Leg()
     leg.say("One.", play_id="p")
     leg.speak("One.", 100)
@@ -407,7 +407,7 @@ def test_2_5_2_a_segment_within_the_grace_joins_and_the_grace_begins_again():
     assert leg.events() == [(0, Started("p")), (4100, Ended("p", 4100, False))]
 
 
-def test_2_5_2_wait_input_timeout_counts_from_the_drain_not_from_the_end_of_the_grace():
+def test_2_5_2_wait_input_timeout_counts_from_the_drain_not_from_the_end_of_the_grace() -> None:
     leg = Leg()
     leg.say("One.", play_id="p", wait_input_timeout_ms=3000)
     leg.speak("One.", 100)
@@ -416,7 +416,7 @@ def test_2_5_2_wait_input_timeout_counts_from_the_drain_not_from_the_end_of_the_
     assert leg.events()[1:] == [(2100, Ended("p", 2100, False)), (3100, InputTimeout(0.1, 3000))]
 
 
-def test_2_5_2_a_wait_shorter_than_the_grace_is_reported_right_after_the_end():
+def test_2_5_2_a_wait_shorter_than_the_grace_is_reported_right_after_the_end() -> None:
     leg = Leg()
     leg.say("One.", play_id="p", wait_input_timeout_ms=500)
     leg.speak("One.", 100)
@@ -425,7 +425,7 @@ def test_2_5_2_a_wait_shorter_than_the_grace_is_reported_right_after_the_end():
     assert leg.events()[1:] == [(2100, Ended("p", 2100, False)), (2100, InputTimeout(0.1, 500))]
 
 
-def test_2_5_2_input_during_the_grace_cancels_the_wait():
+def test_2_5_2_input_during_the_grace_cancels_the_wait() -> None:
     leg = Leg()
     leg.say("One.", play_id="p", wait_input_timeout_ms=3000)
     leg.speak("One.", 100)
@@ -436,7 +436,7 @@ def test_2_5_2_input_during_the_grace_cancels_the_wait():
     assert leg.kinds() == [Started, Ended]
 
 
-def test_2_5_2_without_grace_the_drain_ends_it():
+def test_2_5_2_without_grace_the_drain_ends_it() -> None:
     leg = Leg(limits=Limits(segment_grace_s=0))
     leg.say("One.", play_id="p")
     leg.speak("One.", 100)
@@ -448,7 +448,7 @@ def test_2_5_2_without_grace_the_drain_ends_it():
 # 2.5.3: streaming
 
 
-def test_2_5_3_fragments_cut_anywhere_are_spoken_in_chunks_of_whole_words():
+def test_2_5_3_fragments_cut_anywhere_are_spoken_in_chunks_of_whole_words() -> None:
     leg = Leg()
     for fragment in ("Good mor", "ning to y", "ou. How ca", "n I help", " you toda", "y?"):
         leg.say(fragment, play_id="p", streaming=True)
@@ -459,7 +459,7 @@ def test_2_5_3_fragments_cut_anywhere_are_spoken_in_chunks_of_whole_words():
     assert not any(request.cacheable for request in leg.requests())
 
 
-def test_2_5_3_audio_starts_before_the_text_is_complete_and_the_end_follows_the_drain():
+def test_2_5_3_audio_starts_before_the_text_is_complete_and_the_end_follows_the_drain() -> None:
     leg = Leg()
     leg.say("Good morning to you. How ", play_id="p", streaming=True)
     leg.speak("Good morning to you.", 100, value=1)
@@ -472,7 +472,7 @@ def test_2_5_3_audio_starts_before_the_text_is_complete_and_the_end_follows_the_
     assert leg.events() == [(0, Started("p")), (160, Ended("p", 160, False))]
 
 
-def test_2_5_3_g12_without_a_fragment_text_is_flushed_after_800_ms_and_the_playback_ends_after_5_s():
+def test_2_5_3_g12_without_a_fragment_text_is_flushed_after_800_ms_and_the_playback_ends_after_5_s() -> None:
     leg = Leg()
     leg.say("no full stop", play_id="p", streaming=True)
     assert leg.playback.deadline == pytest.approx(0.8)
@@ -484,7 +484,7 @@ def test_2_5_3_g12_without_a_fragment_text_is_flushed_after_800_ms_and_the_playb
     assert leg.events() == [(0, Started("p")), (5000, Ended("p", 5000, False))]
 
 
-def test_2_5_3_a_playback_longer_than_the_idle_time_ends_at_its_drain():
+def test_2_5_3_a_playback_longer_than_the_idle_time_ends_at_its_drain() -> None:
     leg = Leg()
     leg.say("A long speech.", play_id="p", streaming=True)
     leg.run(800)
@@ -495,7 +495,7 @@ def test_2_5_3_a_playback_longer_than_the_idle_time_ends_at_its_drain():
     assert leg.events()[1] == (6820, Ended("p", 6820, False))
 
 
-def test_2_5_3_auto_hangup_waits_for_the_end_of_the_stream():
+def test_2_5_3_auto_hangup_waits_for_the_end_of_the_stream() -> None:
     leg = Leg()
     leg.say("Good bye for now. ", play_id="p", streaming=True, auto_hangup=True)
     leg.speak("Good bye for now.", 100)
@@ -507,7 +507,7 @@ def test_2_5_3_auto_hangup_waits_for_the_end_of_the_stream():
 
 
 @pytest.mark.parametrize(("first", "expected"), [(True, ["Hello world."]), (False, ["Hello", "world."])])
-def test_2_5_3_the_mode_of_the_first_command_wins(first: bool, expected: list[str]):
+def test_2_5_3_the_mode_of_the_first_command_wins(first: bool, expected: list[str]) -> None:
     leg = Leg()
     leg.say("Hello", play_id="p", streaming=first)
     leg.say(" world.", play_id="p", streaming=not first, end_of_stream=True)
@@ -515,7 +515,7 @@ def test_2_5_3_the_mode_of_the_first_command_wins(first: bool, expected: list[st
     assert [request.text for request in leg.requests()] == expected
 
 
-def test_2_5_3_base64_cannot_be_streamed():
+def test_2_5_3_base64_cannot_be_streamed() -> None:
     leg = Leg()
     leg.say("AAAA", streaming=True, base64=True)
 
@@ -533,7 +533,7 @@ def encoded(pcm: np.ndarray) -> str:
 @pytest.mark.parametrize(
     ("option", "rate_hz"), [({}, 16000), ({"samplerate": 8000}, 8000), ({"samplerate": "24000"}, 24000)]
 )
-def test_2_5_4_pcm_plays_for_its_length_at_16_khz_or_the_rate_given(option: dict[str, object], rate_hz: int):
+def test_2_5_4_pcm_plays_for_its_length_at_16_khz_or_the_rate_given(option: dict[str, object], rate_hz: int) -> None:
     leg = Leg(default_provider=None)  # no synthesiser is needed
     leg.say(encoded(np.full(rate_hz // 5, 1000, dtype=np.int16)), base64=True, option=option)
     leg.run(400)
@@ -542,7 +542,7 @@ def test_2_5_4_pcm_plays_for_its_length_at_16_khz_or_the_rate_given(option: dict
     assert leg.sound[4:8] == pytest.approx([1000] * 4, abs=10)
 
 
-def test_2_5_4_an_odd_trailing_byte_is_dropped():
+def test_2_5_4_an_odd_trailing_byte_is_dropped() -> None:
     leg = Leg()
     leg.say(base64.b64encode(b"\x01\x02" * 160 + b"\x03").decode(), base64=True, option={"samplerate": 8000})
     leg.run(100)
@@ -554,7 +554,7 @@ def test_2_5_4_an_odd_trailing_byte_is_dropped():
 @pytest.mark.parametrize(
     ("text", "option"), [("not base64!", {}), ("AAAA", {"samplerate": 0}), ("AAAA", {"samplerate": "x"})]
 )
-def test_2_5_4_bad_base64_is_an_error_and_the_segment_is_skipped(text: str, option: dict[str, object]):
+def test_2_5_4_bad_base64_is_an_error_and_the_segment_is_skipped(text: str, option: dict[str, object]) -> None:
     leg = Leg()
     leg.say(text, base64=True, option=option, auto_hangup=True)
 
@@ -564,7 +564,7 @@ def test_2_5_4_bad_base64_is_an_error_and_the_segment_is_skipped(text: str, opti
     assert ended == Ended(None, 0, auto_hangup=True)
 
 
-def test_2_5_4_audio_and_text_of_one_play_id_keep_their_order():
+def test_2_5_4_audio_and_text_of_one_play_id_keep_their_order() -> None:
     leg = Leg()
     leg.say("One.", play_id="p")
     leg.say(encoded(tone(40, 2)), play_id="p", base64=True, option={"samplerate": 8000})
@@ -579,7 +579,7 @@ def test_2_5_4_audio_and_text_of_one_play_id_keep_their_order():
 # 2.5.5: autoHangup, waitInputTimeout
 
 
-def test_2_5_5_auto_hangup_is_sticky_for_the_playback():
+def test_2_5_5_auto_hangup_is_sticky_for_the_playback() -> None:
     leg = Leg()
     leg.say("One.", play_id="p", auto_hangup=True)
     leg.say("Two.", play_id="p", auto_hangup=False, end_of_stream=True)
@@ -591,7 +591,7 @@ def test_2_5_5_auto_hangup_is_sticky_for_the_playback():
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_2_5_5_auto_hangup_with_empty_text_and_nothing_playing_hangs_up_at_once(streaming: bool):
+def test_2_5_5_auto_hangup_with_empty_text_and_nothing_playing_hangs_up_at_once(streaming: bool) -> None:
     leg = Leg()
     leg.say("", play_id="p", auto_hangup=True, streaming=streaming)
 
@@ -613,7 +613,7 @@ def test_2_5_5_auto_hangup_with_empty_text_and_nothing_playing_hangs_up_at_once(
 )
 def test_2_5_5_the_last_wait_given_counts(
     defaults: dict[str, object], commands: list[dict[str, object]], fires: int | None
-):
+) -> None:
     leg = Leg(defaults=defaults)
     for text, fields in zip(("One.", "Two."), commands, strict=True):
         leg.say(text, **fields)
@@ -624,7 +624,7 @@ def test_2_5_5_the_last_wait_given_counts(
     assert timeouts == ([fires] if fires else [])
 
 
-def test_2_5_5_input_or_a_new_playback_cancels_the_wait():
+def test_2_5_5_input_or_a_new_playback_cancels_the_wait() -> None:
     for something in (
         lambda leg: leg.playback.input_heard(),
         lambda leg: leg.play("b.wav"),
@@ -640,7 +640,7 @@ def test_2_5_5_input_or_a_new_playback_cancels_the_wait():
         assert InputTimeout not in leg.kinds()
 
 
-def test_2_5_5_a_wait_cancelled_by_a_new_playback_stays_cancelled_after_its_end():
+def test_2_5_5_a_wait_cancelled_by_a_new_playback_stays_cancelled_after_its_end() -> None:
     leg = Leg()
     leg.say("One.", wait_input_timeout_ms=500)
     leg.speak("One.", 100)
@@ -653,7 +653,7 @@ def test_2_5_5_a_wait_cancelled_by_a_new_playback_stays_cancelled_after_its_end(
 
 
 @pytest.mark.parametrize("fields", [{"graceful": True}, {"graceful": False}, {"fade_ms": 40}])
-def test_2_5_5_an_interruption_does_not_arm_the_wait(fields: dict[str, object]):
+def test_2_5_5_an_interruption_does_not_arm_the_wait(fields: dict[str, object]) -> None:
     leg = Leg()
     leg.say("One.", wait_input_timeout_ms=100)
     leg.speak("One.", 100)
@@ -667,7 +667,7 @@ def test_2_5_5_an_interruption_does_not_arm_the_wait(fields: dict[str, object]):
 # 2.5.6: errors, empty text, emoji
 
 
-def test_2_5_6_a_failed_segment_is_skipped_and_the_playback_goes_on():
+def test_2_5_6_a_failed_segment_is_skipped_and_the_playback_goes_on() -> None:
     leg = Leg()
     leg.say("One.", play_id="p")
     leg.say("Two.", play_id="p", end_of_stream=True)
@@ -679,7 +679,7 @@ def test_2_5_6_a_failed_segment_is_skipped_and_the_playback_goes_on():
     assert leg.sound[:2] == [2, 2]
 
 
-def test_2_5_6_what_came_of_a_segment_before_it_failed_is_played():
+def test_2_5_6_what_came_of_a_segment_before_it_failed_is_played() -> None:
     leg = Leg()
     leg.say("One.")
     key = leg.requests()[0].utterance_id
@@ -693,7 +693,7 @@ def test_2_5_6_what_came_of_a_segment_before_it_failed_is_played():
 
 
 @pytest.mark.parametrize("auto_hangup", [True, False])
-def test_2_5_6_a_synthesiser_that_cannot_start_ends_the_playback_and_auto_hangup_fires(auto_hangup: bool):
+def test_2_5_6_a_synthesiser_that_cannot_start_ends_the_playback_and_auto_hangup_fires(auto_hangup: bool) -> None:
     leg = Leg()
     leg.say("One.", play_id="p", auto_hangup=auto_hangup)
     for text in ("Two.", "Three."):
@@ -703,7 +703,7 @@ def test_2_5_6_a_synthesiser_that_cannot_start_ends_the_playback_and_auto_hangup
     assert leg.events() == [(0, Started("p")), (0, Failed("tts", 500, "no voice")), (0, Ended("p", 0, auto_hangup))]
 
 
-def test_2_5_6_audio_around_a_text_that_cannot_be_spoken_is_heard_in_one_playback():
+def test_2_5_6_audio_around_a_text_that_cannot_be_spoken_is_heard_in_one_playback() -> None:
     leg = Leg()
     audio = {
         "text": encoded(np.full(320, 700, dtype=np.int16)),
@@ -722,7 +722,7 @@ def test_2_5_6_audio_around_a_text_that_cannot_be_spoken_is_heard_in_one_playbac
 
 @pytest.mark.parametrize("text", ["", "  \n", "\U0001f44b\U0001f3fd"])
 @pytest.mark.parametrize("fields", [{}, {"play_id": "p"}, {"play_id": "p", "end_of_stream": True}])
-def test_2_5_6_empty_text_alone_starts_and_ends_at_once(text: str, fields: dict[str, object]):
+def test_2_5_6_empty_text_alone_starts_and_ends_at_once(text: str, fields: dict[str, object]) -> None:
     leg = Leg()
     leg.say(text, **fields)
 
@@ -731,7 +731,7 @@ def test_2_5_6_empty_text_alone_starts_and_ends_at_once(text: str, fields: dict[
     assert leg.requests() == []
 
 
-def test_2_5_6_no_provider_is_refused_and_changes_nothing():
+def test_2_5_6_no_provider_is_refused_and_changes_nothing() -> None:
     leg = Leg(default_provider=None)
     leg.say("Hello.")
     assert leg.events() == [(0, Refused("command", 400, "no tts option available"))]
@@ -753,11 +753,11 @@ def test_2_5_6_no_provider_is_refused_and_changes_nothing():
         ("क्\u200dष", "क्\u200dष"),  # the joiner is a letter's here
     ],
 )
-def test_2_5_6_emoji_are_stripped(text: str, spoken: str):
+def test_2_5_6_emoji_are_stripped(text: str, spoken: str) -> None:
     assert without_emoji(text) == spoken
 
 
-def test_options_of_a_command_override_field_by_field_and_its_speaker_wins():
+def test_options_of_a_command_override_field_by_field_and_its_speaker_wins() -> None:
     leg = Leg(defaults={"provider": "piper", "speaker": "joe", "speed": 1.2, "volume": None})
     leg.say("Hello.", speaker="ann", option={"speaker": "bob", "volume": 7, "speed": None}, cache_key="k")
 
@@ -770,7 +770,7 @@ def test_options_of_a_command_override_field_by_field_and_its_speaker_wins():
     }
 
 
-def test_q_22_more_than_200_queued_segments_are_refused():
+def test_q_22_more_than_200_queued_segments_are_refused() -> None:
     leg = Leg()
     for number in range(210):
         leg.say(f"Number {number}.", play_id="p")
@@ -786,7 +786,7 @@ def test_q_22_more_than_200_queued_segments_are_refused():
     assert len(leg.requests()) == 3
 
 
-def test_q_22_a_streamed_flood_is_refused_as_a_whole():
+def test_q_22_a_streamed_flood_is_refused_as_a_whole() -> None:
     leg = Leg()
     leg.say("word " * 20000, play_id="p", streaming=True)
 
@@ -796,7 +796,7 @@ def test_q_22_a_streamed_flood_is_refused_as_a_whole():
 # 2.6
 
 
-def test_2_6_play_replaces_whatever_runs_even_under_the_same_id():
+def test_2_6_play_replaces_whatever_runs_even_under_the_same_id() -> None:
     leg = Leg()
     leg.play("a.wav")
     leg.load(100)
@@ -806,7 +806,7 @@ def test_2_6_play_replaces_whatever_runs_even_under_the_same_id():
     assert leg.kinds() == REPLACES
 
 
-def test_2_6_offset_skips_and_interruption_tells_the_place_in_the_whole_file():
+def test_2_6_offset_skips_and_interruption_tells_the_place_in_the_whole_file() -> None:
     leg = Leg()
     leg.play("a.wav", offset_ms=300)
     leg.load(1000)
@@ -819,7 +819,7 @@ def test_2_6_offset_skips_and_interruption_tells_the_place_in_the_whole_file():
     ]
 
 
-def test_2_6_an_offset_behind_the_end_and_an_empty_file_end_at_once():
+def test_2_6_an_offset_behind_the_end_and_an_empty_file_end_at_once() -> None:
     for offset_ms, length_ms in ((5000, 100), (0, 0)):
         leg = Leg()
         leg.play("a.wav", offset_ms=offset_ms)
@@ -827,7 +827,7 @@ def test_2_6_an_offset_behind_the_end_and_an_empty_file_end_at_once():
         assert leg.kinds() == [Started, Ended]
 
 
-def test_2_6_a_file_that_comes_after_its_playback_is_ignored():
+def test_2_6_a_file_that_comes_after_its_playback_is_ignored() -> None:
     leg = Leg()
     leg.play("a.wav")
     leg.interrupt()
@@ -841,7 +841,7 @@ def test_2_6_a_file_that_comes_after_its_playback_is_ignored():
 # 2.7
 
 
-def test_2_7_g4_interrupt_with_nothing_playing_is_silent():
+def test_2_7_g4_interrupt_with_nothing_playing_is_silent() -> None:
     leg = Leg()
     for graceful in (False, True):
         assert leg.interrupt(graceful, 100) == []
@@ -861,7 +861,7 @@ def test_2_7_g4_interrupt_with_nothing_playing_is_silent():
     ],
     ids=["not sounding", "streaming", "file", "paused"],
 )
-def test_2_7_graceful_is_immediate_where_no_segment_can_finish(prepare):
+def test_2_7_graceful_is_immediate_where_no_segment_can_finish(prepare) -> None:
     leg = Leg()
     prepare(leg)
     leg.interrupt(graceful=True)
@@ -869,7 +869,7 @@ def test_2_7_graceful_is_immediate_where_no_segment_can_finish(prepare):
     assert leg.kinds() == [Started, Interrupted, Ended]
 
 
-def test_2_7_interruption_before_any_audio_has_current_0():
+def test_2_7_interruption_before_any_audio_has_current_0() -> None:
     leg = Leg()
     leg.say("Hello.", play_id="p")
     leg.interrupt()
@@ -877,7 +877,7 @@ def test_2_7_interruption_before_any_audio_has_current_0():
     assert leg.events()[1] == (0, Interrupted("p", None, None, 0, 0))
 
 
-def test_2_7_interruption_tells_the_word_begun_when_timings_are_known():
+def test_2_7_interruption_tells_the_word_begun_when_timings_are_known() -> None:
     leg = Leg()
     leg.say("One two three")
     key = leg.requests()[0].utterance_id
@@ -890,7 +890,7 @@ def test_2_7_interruption_tells_the_word_begun_when_timings_are_known():
     assert leg.events()[1] == (300, Interrupted(None, "One two three", 4, 600, 300))
 
 
-def test_2_7_a_fade_is_heard_before_the_end():
+def test_2_7_a_fade_is_heard_before_the_end() -> None:
     leg = Leg()
     leg.say("Hello.", play_id="p", end_of_stream=True)
     leg.speak("Hello.", 1000)
@@ -906,7 +906,7 @@ def test_2_7_a_fade_is_heard_before_the_end():
     assert leg.sound == [1000] * 5 + [1000, 750, 500, 250] + [0] * 6
 
 
-def test_2_7_a_second_interrupt_ends_a_tail_or_fade_without_a_second_interruption():
+def test_2_7_a_second_interrupt_ends_a_tail_or_fade_without_a_second_interruption() -> None:
     for fields in ({"graceful": True}, {"fade_ms": 500}):
         leg = Leg()
         leg.say("Hello.", play_id="p")
@@ -923,7 +923,7 @@ def test_2_7_a_second_interrupt_ends_a_tail_or_fade_without_a_second_interruptio
         ]
 
 
-def test_2_7_a_tts_while_a_graceful_tail_plays_replaces_the_tail_even_under_its_id():
+def test_2_7_a_tts_while_a_graceful_tail_plays_replaces_the_tail_even_under_its_id() -> None:
     leg = Leg()
     leg.say("Hello.", play_id="p")
     leg.speak("Hello.", 1000)
@@ -938,7 +938,7 @@ def test_2_7_a_tts_while_a_graceful_tail_plays_replaces_the_tail_even_under_its_
 # 2.8
 
 
-def test_2_8_pause_freezes_and_resume_continues_at_the_same_place():
+def test_2_8_pause_freezes_and_resume_continues_at_the_same_place() -> None:
     leg = Leg()
     leg.say("Hello.", auto_hangup=True)
     leg.speak("Hello.", 100)
@@ -952,7 +952,7 @@ def test_2_8_pause_freezes_and_resume_continues_at_the_same_place():
     assert leg.events() == [(0, Started(None)), (3100, Ended(None, 3100, auto_hangup=True))]
 
 
-def test_2_8_the_end_is_deferred_while_paused():
+def test_2_8_the_end_is_deferred_while_paused() -> None:
     leg = Leg()
     leg.say("Hello.", play_id="p")
     leg.speak("Hello.", 100)
@@ -966,7 +966,7 @@ def test_2_8_the_end_is_deferred_while_paused():
     assert leg.events()[1] == (5500, Ended("p", 5500, False))
 
 
-def test_2_8_a_new_playback_starts_unpaused():
+def test_2_8_a_new_playback_starts_unpaused() -> None:
     leg = Leg()
     leg.say("Hello.", play_id="a")
     leg.playback.pause()
@@ -977,7 +977,7 @@ def test_2_8_a_new_playback_starts_unpaused():
     assert leg.sound == [1000, 1000]
 
 
-def test_2_8_nothing_playing_is_an_error():
+def test_2_8_nothing_playing_is_an_error() -> None:
     playback = Playback(RATE_HZ)
     refused = Refused("command", 404, "track not found: server-side-track")
 
@@ -988,7 +988,7 @@ def test_2_8_nothing_playing_is_an_error():
 # Audio
 
 
-def test_late_audio_inside_a_segment_is_silence_and_does_not_end_the_playback():
+def test_late_audio_inside_a_segment_is_silence_and_does_not_end_the_playback() -> None:
     leg = Leg()
     leg.say("Hello.")
     key = leg.requests()[0].utterance_id
@@ -1002,7 +1002,7 @@ def test_late_audio_inside_a_segment_is_silence_and_does_not_end_the_playback():
     assert leg.events()[1] == (120, Ended(None, 120, False))
 
 
-def test_answers_to_cancelled_utterances_are_ignored():
+def test_answers_to_cancelled_utterances_are_ignored() -> None:
     leg = Leg()
     leg.say("Old.", play_id="a")
     key = leg.requests()[0].utterance_id
@@ -1015,7 +1015,7 @@ def test_answers_to_cancelled_utterances_are_ignored():
     assert not any(leg.sound)
 
 
-def test_a_fast_synthesiser_is_not_asked_for_more_than_20_s_ahead():
+def test_a_fast_synthesiser_is_not_asked_for_more_than_20_s_ahead() -> None:
     leg = Leg()
     for number in range(10):
         leg.say(f"Number {number}.", play_id="p")
@@ -1042,7 +1042,9 @@ def test_a_fast_synthesiser_is_not_asked_for_more_than_20_s_ahead():
         (["   ", " \n "], [], []),
     ],
 )
-def test_fragments_are_cut_where_a_speaker_would_breathe(fragments: list[str], chunks: list[str], rest: list[str]):
+def test_fragments_are_cut_where_a_speaker_would_breathe(
+    fragments: list[str], chunks: list[str], rest: list[str]
+) -> None:
     buffer = FragmentBuffer()
 
     assert [chunk for fragment in fragments for chunk in buffer.append(fragment)] == chunks
@@ -1051,7 +1053,7 @@ def test_fragments_are_cut_where_a_speaker_would_breathe(fragments: list[str], c
 
 
 @given(st.text(alphabet="ab .,!?\n。", max_size=1500), st.lists(st.integers(1, 40), max_size=200))
-def test_fragments_lose_and_reorder_nothing(text: str, sizes: list[int]):
+def test_fragments_lose_and_reorder_nothing(text: str, sizes: list[int]) -> None:
     buffer = FragmentBuffer()
     chunks: list[str] = []
     at = 0
@@ -1136,7 +1138,7 @@ def grouped(log: list[tuple[int, PlaybackEffect]]) -> Iterator[list[PlaybackEffe
 @given(commands())
 def test_every_playback_starts_once_ends_once_and_is_interrupted_at_most_once(
     steps: list[tuple[str, dict[str, object]]],
-):
+) -> None:
     leg = Leg()
     for step, fields in steps:
         perform(leg, step, fields)
@@ -1149,7 +1151,9 @@ def test_every_playback_starts_once_ends_once_and_is_interrupted_at_most_once(
 
 
 @given(commands())
-def test_every_playback_that_is_answered_and_not_paused_ends_by_itself(steps: list[tuple[str, dict[str, object]]]):
+def test_every_playback_that_is_answered_and_not_paused_ends_by_itself(
+    steps: list[tuple[str, dict[str, object]]],
+) -> None:
     leg = Leg()
     for step, fields in steps:
         perform(leg, step, fields)

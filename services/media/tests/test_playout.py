@@ -20,7 +20,7 @@ def drain(playout: Playout, samples: int = 160) -> np.ndarray:
     return np.concatenate(frames) if frames else tone(0)
 
 
-def test_nothing_to_play_is_none():
+def test_nothing_to_play_is_none() -> None:
     playout = Playout()
     assert playout.next_frame(160) is None
     assert (playout.empty, playout.head, playout.sounding) == (True, None, None)
@@ -30,7 +30,7 @@ def test_nothing_to_play_is_none():
     assert (playout.empty, playout.sounding, playout.underruns) == (False, None, 0)
 
 
-def test_segments_play_in_the_order_of_opening_whatever_the_order_of_arrival():
+def test_segments_play_in_the_order_of_opening_whatever_the_order_of_arrival() -> None:
     playout = Playout()
     playout.open("a")
     playout.open("b")
@@ -44,7 +44,7 @@ def test_segments_play_in_the_order_of_opening_whatever_the_order_of_arrival():
     assert playout.passed() == []
 
 
-def test_the_end_of_a_segment_is_joined_to_the_next_and_the_last_is_filled_with_silence():
+def test_the_end_of_a_segment_is_joined_to_the_next_and_the_last_is_filled_with_silence() -> None:
     playout = Playout()
     for key, samples in (("a", 100), ("b", 100)):
         playout.open(key)
@@ -54,7 +54,7 @@ def test_the_end_of_a_segment_is_joined_to_the_next_and_the_last_is_filled_with_
     assert list(drain(playout)) == [7] * 200 + [0] * 120
 
 
-def test_position_counts_samples_handed_out():
+def test_position_counts_samples_handed_out() -> None:
     playout = Playout()
     playout.open("a")
     playout.enqueue("a", tone(800))
@@ -65,7 +65,7 @@ def test_position_counts_samples_handed_out():
     assert playout.waiting_samples == 480
 
 
-def test_late_audio_inside_a_segment_is_silence_that_does_not_move_the_position():
+def test_late_audio_inside_a_segment_is_silence_that_does_not_move_the_position() -> None:
     playout = Playout()
     playout.open("a")
     playout.enqueue("a", tone(200))
@@ -79,7 +79,7 @@ def test_late_audio_inside_a_segment_is_silence_that_does_not_move_the_position(
     assert list(playout.next_frame(160)) == [1000] * 160
 
 
-def test_a_segment_that_ends_without_further_audio_is_passed():
+def test_a_segment_that_ends_without_further_audio_is_passed() -> None:
     playout = Playout()
     playout.open("a")
     playout.enqueue("a", tone(160))
@@ -91,7 +91,7 @@ def test_a_segment_that_ends_without_further_audio_is_passed():
     assert playout.underruns == 0
 
 
-def test_flush_drops_everything_at_once():
+def test_flush_drops_everything_at_once() -> None:
     playout = Playout()
     playout.open("a")
     playout.enqueue("a", tone(800))
@@ -105,7 +105,7 @@ def test_flush_drops_everything_at_once():
     assert playout.next_frame(160) is None
 
 
-def test_flush_behind_lets_the_sounding_segment_end():
+def test_flush_behind_lets_the_sounding_segment_end() -> None:
     playout = Playout()
     for key in "abc":
         playout.open(key)
@@ -117,7 +117,7 @@ def test_flush_behind_lets_the_sounding_segment_end():
     assert list(drain(playout)) == [ord("a")] * 160
 
 
-def test_a_fade_falls_linearly_to_nothing_and_ends():
+def test_a_fade_falls_linearly_to_nothing_and_ends() -> None:
     playout = Playout()
     playout.open("a")
     playout.enqueue("a", tone(8000, 1000))
@@ -133,7 +133,7 @@ def test_a_fade_falls_linearly_to_nothing_and_ends():
     assert playout.empty
 
 
-def test_a_fade_ends_with_the_audio_and_does_not_touch_what_comes_later():
+def test_a_fade_ends_with_the_audio_and_does_not_touch_what_comes_later() -> None:
     playout = Playout()
     playout.open("a")
     playout.enqueue("a", tone(320))
@@ -147,7 +147,7 @@ def test_a_fade_ends_with_the_audio_and_does_not_touch_what_comes_later():
     assert list(playout.next_frame(160)) == [1000] * 160
 
 
-def test_a_fade_with_no_audio_left_is_over_at_once():
+def test_a_fade_with_no_audio_left_is_over_at_once() -> None:
     playout = Playout()
     playout.open("a")
     playout.fade_out(800)
@@ -158,7 +158,7 @@ def test_a_fade_with_no_audio_left_is_over_at_once():
     assert [list(playout.next_frame(160)) for _ in range(5)] == [[1000] * 160] * 5
 
 
-def test_a_loop_wraps_without_a_gap():
+def test_a_loop_wraps_without_a_gap() -> None:
     playout = Playout()
     loop = np.arange(100, dtype=np.int16)
     playout.open("moh", loop=loop)
@@ -169,7 +169,7 @@ def test_a_loop_wraps_without_a_gap():
     assert playout.underruns == 0
 
 
-def test_a_frame_inside_one_chunk_is_not_copied():
+def test_a_frame_inside_one_chunk_is_not_copied() -> None:
     pcm = tone(800)
     playout = Playout()
     playout.open("a")
@@ -182,7 +182,7 @@ def test_a_frame_inside_one_chunk_is_not_copied():
     segments=st.lists(st.lists(st.integers(0, 500), max_size=5), max_size=5),
     samples=st.sampled_from([80, 160, 320, 960]),
 )
-def test_every_sample_is_played_once_in_order(segments: list[list[int]], samples: int):
+def test_every_sample_is_played_once_in_order(segments: list[list[int]], samples: int) -> None:
     total = sum(map(sum, segments))
     source = (np.arange(total) + 1).astype(np.int16)
     playout = Playout()
@@ -202,7 +202,7 @@ def test_every_sample_is_played_once_in_order(segments: list[list[int]], samples
 
 
 @pytest.mark.parametrize("samples", [160, 320])
-def test_frames_may_have_any_length(samples: int):
+def test_frames_may_have_any_length(samples: int) -> None:
     playout = Playout()
     playout.open("a")
     playout.enqueue("a", tone(1000))

@@ -88,7 +88,7 @@ async def _settled() -> None:
         await asyncio.sleep(0)
 
 
-async def test_options_become_a_request_at_the_rate_of_the_leg():
+async def test_options_become_a_request_at_the_rate_of_the_leg() -> None:
     bus = FakeBus()
     speech, _ = await _open(bus)
 
@@ -105,7 +105,7 @@ async def test_options_become_a_request_at_the_rate_of_the_leg():
     await speech.close()
 
 
-async def test_audio_is_passed_on_until_the_last_frame():
+async def test_audio_is_passed_on_until_the_last_frame() -> None:
     bus = FakeBus()
     speech, listener = await _open(bus)
     speech.request(_request(), 8000)
@@ -119,7 +119,7 @@ async def test_audio_is_passed_on_until_the_last_frame():
     await speech.close()
 
 
-async def test_a_failure_in_the_last_frame_comes_after_its_audio():
+async def test_a_failure_in_the_last_frame_comes_after_its_audio() -> None:
     bus = FakeBus()
     speech, listener = await _open(bus)
     speech.request(_request(), 8000)
@@ -137,7 +137,7 @@ async def test_a_failure_in_the_last_frame_comes_after_its_audio():
     [(Refused(404, "no voice"), None, 404), (NoResponder("x"), None, 503), (NoReply("x"), None, 504),
      (None, "nobody", 404)],
 )  # fmt: skip
-async def test_who_cannot_speak_at_all_fails_for_good(answer: Any, provider: str | None, code: int):
+async def test_who_cannot_speak_at_all_fails_for_good(answer: Any, provider: str | None, code: int) -> None:
     speech, listener = await _open(FakeBus(answer))
 
     speech.request(_request(provider=provider), 8000)
@@ -146,7 +146,7 @@ async def test_who_cannot_speak_at_all_fails_for_good(answer: Any, provider: str
     await speech.close()
 
 
-async def test_a_worker_that_sends_nothing_is_given_up():
+async def test_a_worker_that_sends_nothing_is_given_up() -> None:
     speech, listener = await _open(FakeBus(), watchdog_s=0.01)
 
     speech.request(_request(), 8000)
@@ -155,7 +155,7 @@ async def test_a_worker_that_sends_nothing_is_given_up():
     await speech.close()
 
 
-async def test_a_text_that_waits_behind_a_long_one_is_not_given_up():
+async def test_a_text_that_waits_behind_a_long_one_is_not_given_up() -> None:
     bus = FakeBus()
     speech, listener = await _open(bus, watchdog_s=0.1)
     speech.request(_request(), 8000)
@@ -172,7 +172,7 @@ async def test_a_text_that_waits_behind_a_long_one_is_not_given_up():
     assert told == [("audio", "u1", [1])] * 8
 
 
-async def test_a_cancelled_utterance_is_told_to_the_worker_and_its_audio_ignored():
+async def test_a_cancelled_utterance_is_told_to_the_worker_and_its_audio_ignored() -> None:
     bus = FakeBus()
     speech, listener = await _open(bus)
     speech.request(_request(), 8000)

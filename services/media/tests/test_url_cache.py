@@ -29,17 +29,17 @@ def _answer(**headers: str) -> Fetched:
         ({"cache_control": "max-age=oops"}, math.inf),
     ],
 )
-def test_freshness(headers: dict[str, str], fresh_s: float):
+def test_freshness(headers: dict[str, str], fresh_s: float) -> None:
     assert kept(_answer(**headers), NOW).fresh_until == NOW + fresh_s
 
 
-def test_no_store_is_not_kept():
+def test_no_store_is_not_kept() -> None:
     assert not may_be_kept({"Cache-Control": "private, No-Store"})
     assert may_be_kept({})
 
 
 @pytest.mark.parametrize("until", [math.inf, 1234.5])
-def test_what_is_kept_comes_back(tmp_path: Path, until: float):
+def test_what_is_kept_comes_back(tmp_path: Path, until: float) -> None:
     entry = Kept(b"\n{}\0body", "/a b.wav", "audio/wav", '"1"', "yesterday", until)
     UrlCache(tmp_path).put("http://h.test/a", entry)
 
@@ -48,7 +48,7 @@ def test_what_is_kept_comes_back(tmp_path: Path, until: float):
     assert UrlCache(tmp_path).get("http://h.test/b") is None
 
 
-def test_an_entry_of_another_version_is_not_there(tmp_path: Path):
+def test_an_entry_of_another_version_is_not_there(tmp_path: Path) -> None:
     DiskCache(tmp_path, 1 << 20).put("http://h.test/a", b"{}\nbody")
 
     assert UrlCache(tmp_path).get("http://h.test/a") is None

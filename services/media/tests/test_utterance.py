@@ -53,7 +53,7 @@ def positions(begin_s: float, end_s: float) -> np.ndarray:
     return ramp(round(end_s * RATE_HZ))[round(begin_s * RATE_HZ) :]
 
 
-def test_an_utterance_has_its_pre_roll_its_speech_and_a_little_after():
+def test_an_utterance_has_its_pre_roll_its_speech_and_a_little_after() -> None:
     effects = play(UtteranceCutter(RATE_HZ), "." * 50 + "S" * 50 + "." * 50)
 
     # Onset 50 × 32 ms = 1.6 s, end 3.2 s; 300 ms before and 200 ms after are kept.
@@ -64,48 +64,48 @@ def test_an_utterance_has_its_pre_roll_its_speech_and_a_little_after():
     np.testing.assert_array_equal(audio(effects, 0), positions(1.3, 3.4))
 
 
-def test_times_are_on_the_tracks_clock():
+def test_times_are_on_the_tracks_clock() -> None:
     effects = play(UtteranceCutter(RATE_HZ, started_at=1000.0), "." * 50 + "S" * 50 + "." * 50)
 
     started, ended = marks(effects)
     assert (started.started_at, ended.ended_at) == (1001.6, 1003.2)
 
 
-def test_speech_at_the_very_beginning_has_no_pre_roll():
+def test_speech_at_the_very_beginning_has_no_pre_roll() -> None:
     effects = play(UtteranceCutter(RATE_HZ), "S" * 50 + "." * 50)
 
     assert marks(effects)[0] == UtteranceStarted(0, 0.0)
     np.testing.assert_array_equal(audio(effects, 0), positions(0.0, 1.8))
 
 
-def test_the_utterance_ends_half_a_second_after_speech():
+def test_the_utterance_ends_half_a_second_after_speech() -> None:
     script = "." * 50 + "S" * 50
     assert len(marks(play(UtteranceCutter(RATE_HZ), script + "." * 15))) == 1  # 480 ms
     assert len(marks(play(UtteranceCutter(RATE_HZ), script + "." * 16))) == 2  # 512 ms
 
 
-def test_audio_is_sent_while_the_caller_speaks():
+def test_audio_is_sent_while_the_caller_speaks() -> None:
     cutter = UtteranceCutter(RATE_HZ)
     effects = play(cutter, "." * 50 + "S" * 50)
 
     assert len(audio(effects, 0)) == round(1.9 * RATE_HZ)  # everything so far, pre-roll included
 
 
-def test_a_short_gap_stays_inside_and_nothing_of_it_is_lost():
+def test_a_short_gap_stays_inside_and_nothing_of_it_is_lost() -> None:
     effects = play(UtteranceCutter(RATE_HZ), "." * 20 + "S" * 20 + "." * 12 + "S" * 20 + "." * 20)
 
     assert len(marks(effects)) == 2
     np.testing.assert_array_equal(audio(effects, 0), positions(0.34, 2.504))
 
 
-def test_a_held_back_gap_is_kept_even_when_it_is_longer_than_the_search_for_a_split():
+def test_a_held_back_gap_is_kept_even_when_it_is_longer_than_the_search_for_a_split() -> None:
     options = UtteranceOptions(split_search_s=0.1)
     effects = play(UtteranceCutter(RATE_HZ, options=options), "." * 20 + "S" * 20 + "." * 15 + "S" * 20 + "." * 20)
 
     np.testing.assert_array_equal(audio(effects, 0), positions(0.34, 2.6))
 
 
-def test_the_pre_roll_of_the_next_utterance_does_not_repeat_the_last_one():
+def test_the_pre_roll_of_the_next_utterance_does_not_repeat_the_last_one() -> None:
     options = UtteranceOptions(trailing_silence_s=0.256, pre_roll_s=0.5)
     effects = play(UtteranceCutter(RATE_HZ, options=options), "." * 20 + "S" * 20 + "." * 10 + "S" * 20 + "." * 20)
 
@@ -114,11 +114,11 @@ def test_the_pre_roll_of_the_next_utterance_does_not_repeat_the_last_one():
     assert second == UtteranceStarted(1, 1.6)
 
 
-def test_a_click_is_no_utterance():
+def test_a_click_is_no_utterance() -> None:
     assert play(UtteranceCutter(RATE_HZ), "." * 20 + "SS" + "." * 40) == []
 
 
-def test_a_long_utterance_is_split_at_its_weakest_point_and_the_tail_is_sent_again():
+def test_a_long_utterance_is_split_at_its_weakest_point_and_the_tail_is_sent_again() -> None:
     options = UtteranceOptions(max_length_s=8.0, split_search_s=3.0)
     # 8 s are 250 windows; windows 201 to 203 are the weakest of the last 3 s. Windows 100 to 102 are too old to count.
     script = "S" * 99 + "www" + "S" * 98 + "www" + "S" * 97 + "." * 30
@@ -135,7 +135,7 @@ def test_a_long_utterance_is_split_at_its_weakest_point_and_the_tail_is_sent_aga
     np.testing.assert_array_equal(audio(effects, 1), positions(split_s, 9.8))
 
 
-def test_endless_speech_is_cut_into_utterances_below_the_limit_without_loss():
+def test_endless_speech_is_cut_into_utterances_below_the_limit_without_loss() -> None:
     effects = play(UtteranceCutter(RATE_HZ), "S" * 3000)  # 96 s
 
     ends = [effect for effect in effects if isinstance(effect, UtteranceEnded)]
@@ -145,7 +145,7 @@ def test_endless_speech_is_cut_into_utterances_below_the_limit_without_loss():
     np.testing.assert_array_equal(np.concatenate(heard), ramp(sum(map(len, heard))))
 
 
-def test_a_split_that_falls_into_a_pause_waits_for_speech_before_the_next_utterance():
+def test_a_split_that_falls_into_a_pause_waits_for_speech_before_the_next_utterance() -> None:
     options = UtteranceOptions(max_length_s=4.0, split_search_s=1.0)
     script = "S" * 119 + "." * 15 + "S" * 20 + "." * 30  # the limit, window 125, lies in the pause
     effects = play(UtteranceCutter(RATE_HZ, options=options), script)
@@ -157,7 +157,7 @@ def test_a_split_that_falls_into_a_pause_waits_for_speech_before_the_next_uttera
     assert starts[1] == UtteranceStarted(1, pytest.approx(134 * 0.032))
 
 
-def test_the_end_of_the_track_ends_the_utterance():
+def test_the_end_of_the_track_ends_the_utterance() -> None:
     cutter = UtteranceCutter(RATE_HZ)
     play(cutter, "." * 50 + "S" * 50)
 
@@ -165,7 +165,7 @@ def test_the_end_of_the_track_ends_the_utterance():
     assert cutter.finish() == []
 
 
-def test_memory_is_bounded_by_the_search_for_a_split():
+def test_memory_is_bounded_by_the_search_for_a_split() -> None:
     cutter = UtteranceCutter(RATE_HZ)
     play(cutter, "S" * 2000)
     while_speaking = sum(map(len, cutter._frames))
@@ -176,7 +176,7 @@ def test_memory_is_bounded_by_the_search_for_a_split():
     assert len(silent._windows) <= 6 / 0.032 + 1
 
 
-def test_a_human_sentence_between_silences_is_one_utterance():
+def test_a_human_sentence_between_silences_is_one_utterance() -> None:
     with wave.open(str(Path(__file__).parent / "data" / "lj_8k.wav")) as file:
         spoken = np.frombuffer(file.readframes(file.getnframes()), dtype=np.int16)
     silence = np.zeros(RATE_HZ, dtype=np.int16)

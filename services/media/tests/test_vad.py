@@ -40,7 +40,7 @@ def probabilities(detector: SileroDetector, rate_hz: int, pcm: np.ndarray) -> li
     return [window.probability for window in windows]
 
 
-def test_the_shipped_model_is_the_one_its_note_names():
+def test_the_shipped_model_is_the_one_its_note_names() -> None:
     model = files("media").joinpath("models/silero_vad.onnx").read_bytes()
     note = files("media").joinpath("models/README.md").read_text()
 
@@ -49,7 +49,7 @@ def test_the_shipped_model_is_the_one_its_note_names():
 
 
 @pytest.mark.parametrize(("rate_hz", "window"), [(8000, 256), (16000, 512)])
-def test_frames_of_20_ms_become_windows_of_32_ms(detector: SileroDetector, rate_hz: int, window: int):
+def test_frames_of_20_ms_become_windows_of_32_ms(detector: SileroDetector, rate_hz: int, window: int) -> None:
     row = detector.open(rate_hz)
     ends = []
     for _ in range(8):  # 160 ms: five windows
@@ -63,7 +63,7 @@ def test_frames_of_20_ms_become_windows_of_32_ms(detector: SileroDetector, rate_
 @pytest.mark.parametrize(("rate_hz", "window", "context"), [(8000, 256, 32), (16000, 512, 64)])
 def test_windows_follow_one_another_each_with_the_end_of_the_last_as_context(
     detector: SileroDetector, rate_hz: int, window: int, context: int
-):
+) -> None:
     pcm = np.repeat(voice(), rate_hz // 8000)[: rate_hz * 2]
     session = onnxruntime.InferenceSession(files("media").joinpath("models/silero_vad.onnx").read_bytes())
     state = np.zeros((2, 1, 128), dtype=np.float32)
@@ -77,7 +77,7 @@ def test_windows_follow_one_another_each_with_the_end_of_the_last_as_context(
     assert probabilities(detector, rate_hz, pcm) == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_batch_says_exactly_what_single_runs_say(detector: SileroDetector):
+def test_a_batch_says_exactly_what_single_runs_say(detector: SileroDetector) -> None:
     narrow = voice()[:16000]
     wide = np.repeat(voice(), 2)[:32000]
     noise = np.random.default_rng(7).normal(0, 3000, 16000).astype(np.int16)
@@ -99,7 +99,7 @@ def test_a_batch_says_exactly_what_single_runs_say(detector: SileroDetector):
     assert [together[row] for row in rows] == alone
 
 
-def test_a_voice_is_speech_and_silence_and_noise_are_not(detector: SileroDetector):
+def test_a_voice_is_speech_and_silence_and_noise_are_not(detector: SileroDetector) -> None:
     spoken = probabilities(detector, 8000, voice())
     silent = probabilities(detector, 8000, np.zeros(16000, dtype=np.int16))
     hiss = probabilities(detector, 8000, np.random.default_rng(1).normal(0, 500, 16000).astype(np.int16))
@@ -109,13 +109,13 @@ def test_a_voice_is_speech_and_silence_and_noise_are_not(detector: SileroDetecto
     assert np.mean(np.array(hiss) > 0.5) < 0.1
 
 
-def test_a_new_stream_in_a_used_slot_starts_from_nothing(detector: SileroDetector):
+def test_a_new_stream_in_a_used_slot_starts_from_nothing(detector: SileroDetector) -> None:
     first = probabilities(detector, 8000, voice()[:8000])
 
     assert probabilities(detector, 8000, voice()[:8000]) == first
 
 
-def test_more_streams_than_the_first_arrays_hold_keep_their_state(detector: SileroDetector):
+def test_more_streams_than_the_first_arrays_hold_keep_their_state(detector: SileroDetector) -> None:
     pcm = voice()[4000:8000]
     alone = probabilities(detector, 8000, pcm)
     rows = [detector.open(8000)]
@@ -131,7 +131,7 @@ def test_more_streams_than_the_first_arrays_hold_keep_their_state(detector: Sile
     assert detector.streams == 0
 
 
-def test_audio_nobody_judges_is_dropped_from_the_front_and_counted(detector: SileroDetector):
+def test_audio_nobody_judges_is_dropped_from_the_front_and_counted(detector: SileroDetector) -> None:
     row = detector.open(8000)
     before = detector.dropped_samples
     for _ in range(10):
@@ -143,7 +143,7 @@ def test_audio_nobody_judges_is_dropped_from_the_front_and_counted(detector: Sil
     assert [window.end_sample for window in windows] == [832, 1088, 1344, 1600]
 
 
-def test_a_closed_row_is_gone_and_other_rates_are_refused(detector: SileroDetector):
+def test_a_closed_row_is_gone_and_other_rates_are_refused(detector: SileroDetector) -> None:
     row = detector.open(16000)
     detector.feed(row, np.zeros(512, dtype=np.int16))
     detector.close(row)

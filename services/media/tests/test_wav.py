@@ -55,7 +55,7 @@ def _file(
         "averaged",
     ],
 )
-def test_samples_are_decoded(data: bytes, expected: np.ndarray):
+def test_samples_are_decoded(data: bytes, expected: np.ndarray) -> None:
     sound = wav.decode(data)
 
     assert sound.rate_hz == 16000
@@ -63,7 +63,7 @@ def test_samples_are_decoded(data: bytes, expected: np.ndarray):
     assert sound.pcm.tolist() == expected.tolist()
 
 
-def test_a_file_cut_short_gives_what_is_there():
+def test_a_file_cut_short_gives_what_is_there() -> None:
     assert wav.decode(_file(SAMPLES.tobytes())[:-3]).pcm.tolist() == SAMPLES[:-2].tolist()
 
 
@@ -79,13 +79,13 @@ def test_a_file_cut_short_gives_what_is_there():
         _file(b"", bits=12),
     ],
 )
-def test_what_cannot_be_played_is_refused(data: bytes):
+def test_what_cannot_be_played_is_refused(data: bytes) -> None:
     with pytest.raises(wav.WavError):
         wav.decode(data)
 
 
 @given(st.binary(max_size=80), st.integers(0, 44), st.binary(max_size=8))
-def test_any_bytes_decode_or_are_refused(body: bytes, place: int, noise: bytes):
+def test_any_bytes_decode_or_are_refused(body: bytes, place: int, noise: bytes) -> None:
     data = _file(body)
     for candidate in (body, data[:place] + noise + data[place + len(noise) :]):
         try:

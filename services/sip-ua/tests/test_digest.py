@@ -35,7 +35,7 @@ def response_of(value: str) -> str:
     return match[1]
 
 
-def test_the_example_of_rfc_2617_3_5():
+def test_the_example_of_rfc_2617_3_5() -> None:
     given_by = challenge(
         'Digest realm="testrealm@host.com", qop="auth,auth-int", nonce="dcd98b7102dd2f0e8b11d0f600bfb0c093", '
         'opaque="5ccc069c403ebaf9f0171e9517f40e41"'
@@ -57,13 +57,13 @@ def test_the_example_of_rfc_2617_3_5():
         ("SHA-256", "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1"),
     ],
 )
-def test_the_examples_of_rfc_7616_3_9_1(algorithm, expected):
+def test_the_examples_of_rfc_7616_3_9_1(algorithm, expected) -> None:
     given_by = challenge(f"Digest {RFC7616}, algorithm={algorithm}")
 
     assert response_of(authorize(given_by, MUFASA, "GET", "/dir/index.html", b"", CNONCE, 1)) == expected
 
 
-def test_the_example_of_rfc_7616_3_9_2_as_corrected_by_erratum_4897():
+def test_the_example_of_rfc_7616_3_9_2_as_corrected_by_erratum_4897() -> None:
     given_by = challenge(
         'Digest realm="api@example.org", qop="auth", algorithm=SHA-512-256, '
         'nonce="5TsQWLVdgBdmrQ0XsxbDODV+57QdFR34I9HAbC/RVvkK", opaque="HRPCssKJSGjCrkzDg8OhwpzCiGPChXYjwrI2QmXDnsOS"'
@@ -75,7 +75,7 @@ def test_the_example_of_rfc_7616_3_9_2_as_corrected_by_erratum_4897():
     assert response_of(value) == "3798d4131c277846293534c3edc11bd8a5e4cdcbff78b05db9d95eeb1cec68a5"
 
 
-def test_without_qop_the_response_is_that_of_rfc_2069():
+def test_without_qop_the_response_is_that_of_rfc_2069() -> None:
     # MD5(MD5("u:r:p") ":n:" MD5("REGISTER:sip:h")), computed with md5sum
     value = authorize(challenge('Digest realm="r", nonce="n"'), Credentials("u", "p"), "REGISTER", "sip:h")
 
@@ -89,7 +89,7 @@ ALGORITHMS = [a + s for a in ("MD5", "SHA-256", "SHA-512-256", "SHA-512") for s 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("qop", [(), ("auth",), ("auth-int",), ("auth-int", "auth")])
-def test_what_we_write_a_server_verifies(algorithm, qop):
+def test_what_we_write_a_server_verifies(algorithm, qop) -> None:
     ours = Challenge("r", "n", algorithm, qop, "o")
     user = Credentials('a"b\\c', "pässword")
 
@@ -105,7 +105,7 @@ def test_what_we_write_a_server_verifies(algorithm, qop):
     assert given.get("qop") == (None if not qop else "auth" if "auth" in qop else "auth-int")
 
 
-def test_challenges_come_from_several_headers_and_several_to_a_header():
+def test_challenges_come_from_several_headers_and_several_to_a_header() -> None:
     headers = Headers(
         [
             (
@@ -144,21 +144,21 @@ def test_challenges_come_from_several_headers_and_several_to_a_header():
         "Negotiate abc==",
     ],
 )
-def test_challenges_we_cannot_answer_are_left_out(value):
+def test_challenges_we_cannot_answer_are_left_out(value) -> None:
     assert parse_challenges(Headers([("WWW-Authenticate", value)])) == ()
 
 
-def test_escapes_in_realm_and_nonce_are_echoed_as_they_came():
+def test_escapes_in_realm_and_nonce_are_echoed_as_they_came() -> None:
     value = authorize(challenge('Digest realm="a\\"b", nonce="n\\\\"'), MUFASA, "INVITE", "sip:h")
     assert 'realm="a\\"b", nonce="n\\\\"' in value
 
 
-def test_passwords_stay_out_of_logs():
+def test_passwords_stay_out_of_logs() -> None:
     assert "secret" not in repr(Credentials("u", "secret"))
 
 
 @PATIENT
 @given(st.text('Digest realm="nonc,\\=qop ', max_size=60).map(lambda text: 'Digest realm="r",nonce="n",' + text))
-def test_any_challenge_text_is_read_or_passed_over(text):
+def test_any_challenge_text_is_read_or_passed_over(text) -> None:
     for found in parse_challenges(Headers([("WWW-Authenticate", text)])):
         authorize(found, MUFASA, "INVITE", "sip:h", b"", "c", 1)

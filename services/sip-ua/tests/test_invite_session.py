@@ -152,7 +152,7 @@ class Dialled:
         return self.call.dialog
 
 
-def test_invite_carries_what_the_protocol_asks_and_custom_headers_but_no_overrides():
+def test_invite_carries_what_the_protocol_asks_and_custom_headers_but_no_overrides() -> None:
     dialled = Dialled(X_Tenant="blue", Call_ID="forged", Contact="<sip:evil@x>", X_Bad="a\r\nVia: x")
     invite = dialled.invite
     assert wire(dialled.effects) == ["INVITE"]
@@ -165,7 +165,7 @@ def test_invite_carries_what_the_protocol_asks_and_custom_headers_but_no_overrid
     assert str(dialled.effects[0].next_hop) == "sip:7455@198.51.100.4"
 
 
-def test_ringing_then_answer_is_acknowledged_and_again_for_every_copy():
+def test_ringing_then_answer_is_acknowledged_and_again_for_every_copy() -> None:
     dialled = Dialled()
     assert told(dialled.reply(100)) == []
     assert told(dialled.reply(180)) == [Progress(180, "Ringing", None, "bob")]
@@ -179,13 +179,13 @@ def test_ringing_then_answer_is_acknowledged_and_again_for_every_copy():
     assert (request_in(again, "ACK"), told(again)) == (ack, [])
 
 
-def test_answer_without_sdp_leaves_the_early_answer():
+def test_answer_without_sdp_leaves_the_early_answer() -> None:
     dialled = Dialled()
     dialled.reply(183, body=EARLY)
     assert told(dialled.reply(200)) == [Answered(None, "bob")]
 
 
-def test_first_fork_that_answers_wins_and_the_other_is_acknowledged_and_hung_up():
+def test_first_fork_that_answers_wins_and_the_other_is_acknowledged_and_hung_up() -> None:
     dialled = Dialled()
     assert told(dialled.reply(180, tag="bob")) == [Progress(180, "Ringing", None, "bob")]
     assert told(dialled.reply(180, tag="eve")) == [Progress(180, "Ringing", None, "eve")]
@@ -198,7 +198,7 @@ def test_first_fork_that_answers_wins_and_the_other_is_acknowledged_and_hung_up(
 
 
 @pytest.mark.parametrize(("status", "reason"), [(302, "Moved Temporarily"), (486, "Busy Here"), (603, "Decline")])
-def test_refusal_is_reported_with_its_phrase_and_the_call_lingers_32_s(status: int, reason: str):
+def test_refusal_is_reported_with_its_phrase_and_the_call_lingers_32_s(status: int, reason: str) -> None:
     dialled = Dialled()
     effects = dialled.reply(status, now=2.0)
     assert (wire(effects), told(effects)) == ([], [Refused(status, reason)])
@@ -208,7 +208,7 @@ def test_refusal_is_reported_with_its_phrase_and_the_call_lingers_32_s(status: i
     assert dialled.call.finished
 
 
-def test_challenge_is_answered_once_with_same_call_id_and_tag_and_a_higher_cseq():
+def test_challenge_is_answered_once_with_same_call_id_and_tag_and_a_higher_cseq() -> None:
     dialled = Dialled(SECRET, X_Tenant="blue")
     first = dialled.invite
     effects = dialled.reply(401, CHALLENGE)
@@ -221,7 +221,7 @@ def test_challenge_is_answered_once_with_same_call_id_and_tag_and_a_higher_cseq(
     assert told(dialled.reply(401, CHALLENGE)) == [Refused(401, "Unauthorized")]
 
 
-def test_stale_nonce_allows_one_more_try():
+def test_stale_nonce_allows_one_more_try() -> None:
     dialled = Dialled(SECRET)
     dialled.reply(401, CHALLENGE)
     effects = dialled.reply(401, STALE)
@@ -230,7 +230,7 @@ def test_stale_nonce_allows_one_more_try():
     assert told(dialled.reply(401, STALE)) == [Refused(401, "Unauthorized")]
 
 
-def test_proxy_challenge_goes_into_proxy_authorization_and_the_ack_repeats_it():
+def test_proxy_challenge_goes_into_proxy_authorization_and_the_ack_repeats_it() -> None:
     dialled = Dialled(SECRET)
     dialled.reply(407, ("Proxy-Authenticate", 'Digest realm="edge", nonce="n1"'))
     proof = dialled.invite.headers.get("Proxy-Authorization")
@@ -241,12 +241,12 @@ def test_proxy_challenge_goes_into_proxy_authorization_and_the_ack_repeats_it():
 
 
 @pytest.mark.parametrize("challenge", [CHALLENGE, ("WWW-Authenticate", "Negotiate x")])
-def test_challenge_without_credentials_or_scheme_is_a_refusal(challenge: tuple[str, str]):
+def test_challenge_without_credentials_or_scheme_is_a_refusal(challenge: tuple[str, str]) -> None:
     dialled = Dialled(SECRET if challenge is not CHALLENGE else None)
     assert told(dialled.reply(401, challenge)) == [Refused(401, "Unauthorized")]
 
 
-def test_cancel_before_any_response_waits_for_a_provisional_one():
+def test_cancel_before_any_response_waits_for_a_provisional_one() -> None:
     dialled = Dialled()
     effects = dialled.call.cancel(0.5)
     assert (wire(effects), told(effects)) == ([], [Cancelled()])
@@ -258,7 +258,7 @@ def test_cancel_before_any_response_waits_for_a_provisional_one():
     assert told(dialled.reply(487, now=1.2)) == []
 
 
-def test_cancel_while_ringing_goes_out_at_once_without_custom_headers():
+def test_cancel_while_ringing_goes_out_at_once_without_custom_headers() -> None:
     dialled = Dialled(X_Tenant="blue")
     dialled.reply(180)
     effects = dialled.call.hang_up(2.0, {"X-Bye": "1"})
@@ -269,7 +269,7 @@ def test_cancel_while_ringing_goes_out_at_once_without_custom_headers():
     assert dialled.call.cancel(2.1) == []
 
 
-def test_answer_that_crosses_the_cancel_is_acknowledged_and_hung_up():
+def test_answer_that_crosses_the_cancel_is_acknowledged_and_hung_up() -> None:
     dialled = Dialled()
     dialled.reply(180)
     dialled.call.cancel(2.0)
@@ -278,7 +278,7 @@ def test_answer_that_crosses_the_cancel_is_acknowledged_and_hung_up():
     assert wire(dialled.reply(200, body=ANSWER, now=2.6)) == ["ACK"]
 
 
-def test_cancel_after_a_challenge_waits_for_a_response_to_the_second_invite():
+def test_cancel_after_a_challenge_waits_for_a_response_to_the_second_invite() -> None:
     dialled = Dialled(SECRET)
     dialled.reply(100)
     dialled.reply(401, CHALLENGE)
@@ -286,19 +286,19 @@ def test_cancel_after_a_challenge_waits_for_a_response_to_the_second_invite():
     assert str(request_in(dialled.reply(100, now=2.1), "CANCEL").cseq) == "2 CANCEL"
 
 
-def test_challenge_after_a_cancel_is_not_answered():
+def test_challenge_after_a_cancel_is_not_answered() -> None:
     dialled = Dialled(SECRET)
     dialled.call.cancel(0.5)
     assert dialled.reply(401, CHALLENGE) == []
 
 
-def test_no_response_at_all_is_a_408_without_cancel():
+def test_no_response_at_all_is_a_408_without_cancel() -> None:
     dialled = Dialled()
     effects = dialled.call.failed(dialled.invite, 408, 32.0)
     assert (wire(effects), told(effects)) == ([], [Refused(408, "Request Timeout")])
 
 
-def test_ringing_for_too_long_is_a_408_with_cancel():
+def test_ringing_for_too_long_is_a_408_with_cancel() -> None:
     dialled = Dialled()
     dialled.reply(180)
     effects = dialled.call.failed(dialled.invite, 408, 181.0)
@@ -306,12 +306,12 @@ def test_ringing_for_too_long_is_a_408_with_cancel():
     assert dialled.call.failed(dialled.invite, 408, 213.0) == []
 
 
-def test_transport_failure_is_a_503():
+def test_transport_failure_is_a_503() -> None:
     dialled = Dialled()
     assert told(dialled.call.failed(dialled.invite, 503, 0.0)) == [Refused(503, "Service Unavailable")]
 
 
-def test_hang_up_sends_bye_with_both_kinds_of_headers_and_the_command_wins():
+def test_hang_up_sends_bye_with_both_kinds_of_headers_and_the_command_wins() -> None:
     call = Dialled().answered().call
     effects = call.hang_up(5.0, {"X-Always": "2", "X-Bye": "b", "To": "<sip:evil@x>"})
     bye = request_in(effects, "BYE")
@@ -321,7 +321,7 @@ def test_hang_up_sends_bye_with_both_kinds_of_headers_and_the_command_wins():
     assert call.hang_up(5.1) == []
 
 
-def test_bye_is_authenticated_too():
+def test_bye_is_authenticated_too() -> None:
     call = Dialled(SECRET).answered().call
     bye = request_in(call.hang_up(5.0), "BYE")
     again = request_in(call.receive(response_to(bye, 401, headers=[CHALLENGE]), 5.1), "BYE")
@@ -330,7 +330,7 @@ def test_bye_is_authenticated_too():
     assert call.receive(response_to(again, 401, headers=[CHALLENGE]), 5.2) == []
 
 
-def test_remote_bye_ends_the_call_with_its_reason():
+def test_remote_bye_ends_the_call_with_its_reason() -> None:
     dialled = Dialled().answered()
     bye = peer_request(dialled.dialog, "BYE", 1, ("Reason", 'Q.850;cause=16;text="Normal clearing"'))
     effects = dialled.call.receive(bye, 5.0)
@@ -338,7 +338,7 @@ def test_remote_bye_ends_the_call_with_its_reason():
     assert wire(dialled.call.receive(peer_request(dialled.dialog, "INFO", 2), 5.1)) == ["481 INFO"]
 
 
-def test_both_sides_hanging_up_at_once_get_200_each():
+def test_both_sides_hanging_up_at_once_get_200_each() -> None:
     dialled = Dialled().answered()
     dialled.call.hang_up(5.0)
     effects = dialled.call.receive(peer_request(dialled.dialog, "BYE", 1), 5.0)
@@ -387,7 +387,7 @@ class Offering:
         return self
 
 
-def test_invite_is_answered_100_and_offered_with_its_dialog_id():
+def test_invite_is_answered_100_and_offered_with_its_dialog_id() -> None:
     offering = Offering()
     assert wire(offering.effects) == ["100 INVITE"]
     assert told(offering.effects) == [Offered(OFFER)]
@@ -395,7 +395,7 @@ def test_invite_is_answered_100_and_offered_with_its_dialog_id():
     assert offering.call.invite_key == server_key(offering.invite)
 
 
-def test_ringing_with_and_without_early_media_is_repeatable_and_refreshed_every_minute():
+def test_ringing_with_and_without_early_media_is_repeatable_and_refreshed_every_minute() -> None:
     offering = Offering()
     ringing = response_in(offering.call.ring(1.0), 180)
     assert (ringing.to_tag, str(ringing.contacts[0])) == ("Zt5Rw2Lp", "<sip:4000@192.0.2.20:13050>")
@@ -405,7 +405,7 @@ def test_ringing_with_and_without_early_media_is_repeatable_and_refreshed_every_
     assert silence(offering.call, 130.0) == [(62.0, "183 INVITE"), (122.0, "183 INVITE")]
 
 
-def test_answer_is_resent_with_doubling_gaps_up_to_t2_until_the_ack():
+def test_answer_is_resent_with_doubling_gaps_up_to_t2_until_the_ack() -> None:
     offering = Offering()
     effects = offering.call.answer(ANSWER, 10.0)
     ok = response_in(effects, 200)
@@ -423,7 +423,7 @@ def test_answer_is_resent_with_doubling_gaps_up_to_t2_until_the_ack():
     assert offering.dialog.state == "confirmed"
 
 
-def test_answer_without_ack_for_32_s_ends_in_bye():
+def test_answer_without_ack_for_32_s_ends_in_bye() -> None:
     offering = Offering()
     offering.call.answer(ANSWER, 0.0)
     log = silence(offering.call, 40.0)
@@ -431,14 +431,14 @@ def test_answer_without_ack_for_32_s_ends_in_bye():
     assert log[-2:] == [(32.0, "BYE"), (32.0, AckMissing())]
 
 
-def test_offer_of_ours_in_the_200_gets_its_answer_from_the_ack():
+def test_offer_of_ours_in_the_200_gets_its_answer_from_the_ack() -> None:
     offering = Offering(body=b"")
     assert told(offering.effects) == [Offered(None)]
     assert response_in(offering.call.answer(OFFER, 1.0), 200).body == OFFER
     assert told(offering.get("ACK", 1, body=ANSWER)) == [Acknowledged(ANSWER)]
 
 
-def test_rejection_carries_a_reason_header_and_only_one_final_response():
+def test_rejection_carries_a_reason_header_and_only_one_final_response() -> None:
     offering = Offering()
     response = response_in(offering.call.reject(1.0, 486, 'Gone "fishing"'), 486)
     assert response.headers.get("Reason") == 'SIP;cause=486;text="Gone \\"fishing\\""'
@@ -449,7 +449,7 @@ def test_rejection_carries_a_reason_header_and_only_one_final_response():
         offering.call.answer(ANSWER, 1.3)
 
 
-def test_rejection_without_code_is_603_and_a_success_code_is_our_mistake():
+def test_rejection_without_code_is_603_and_a_success_code_is_our_mistake() -> None:
     assert wire(Offering().call.hang_up(1.0)) == ["603 INVITE"]
     assert "Reason" not in response_in(Offering().call.reject(1.0), 603).headers
     with pytest.raises(LocalProtocolError):
@@ -461,7 +461,7 @@ def cancel_of(invite: Request) -> Request:
     return Request("CANCEL", invite.uri, headers)
 
 
-def test_cancel_is_answered_200_and_the_invite_487():
+def test_cancel_is_answered_200_and_the_invite_487() -> None:
     offering = Offering()
     offering.call.ring(1.0)
     effects = offering.call.receive(cancel_of(offering.invite), 2.0, cancels=offering.invite)
@@ -470,14 +470,14 @@ def test_cancel_is_answered_200_and_the_invite_487():
     assert response_in(effects, 200).to_tag == "Zt5Rw2Lp"
 
 
-def test_cancel_after_the_answer_changes_nothing():
+def test_cancel_after_the_answer_changes_nothing() -> None:
     offering = Offering()
     offering.call.answer(ANSWER, 1.0)
     effects = offering.call.receive(cancel_of(offering.invite), 1.1, cancels=offering.invite)
     assert (wire(effects), told(effects)) == (["200 CANCEL"], [])
 
 
-def test_bye_is_accepted_before_the_ack_and_stops_the_200():
+def test_bye_is_accepted_before_the_ack_and_stops_the_200() -> None:
     offering = Offering()
     offering.call.answer(ANSWER, 1.0)
     effects = offering.get("BYE", 2, now=1.2)
@@ -486,12 +486,12 @@ def test_bye_is_accepted_before_the_ack_and_stops_the_200():
     assert offering.call.finished
 
 
-def test_bye_before_the_answer_ends_the_invite_with_487():
+def test_bye_before_the_answer_ends_the_invite_with_487() -> None:
     effects = Offering().get("BYE", 2)
     assert (wire(effects), told(effects)) == (["200 BYE", "487 INVITE"], [Cancelled(None)])
 
 
-def test_hang_up_before_the_ack_waits_for_it():
+def test_hang_up_before_the_ack_waits_for_it() -> None:
     offering = Offering()
     offering.call.answer(ANSWER, 1.0)
     assert offering.call.hang_up(1.2, {"X-Bye": "1"}) == []
@@ -502,7 +502,7 @@ def test_hang_up_before_the_ack_waits_for_it():
     assert request_in(effects, "BYE").headers.get_all("Route") == ("<sip:p1.example;lr>",)
 
 
-def test_hang_up_before_an_ack_that_never_comes_sends_bye_after_32_s():
+def test_hang_up_before_an_ack_that_never_comes_sends_bye_after_32_s() -> None:
     offering = Offering()
     offering.call.answer(ANSWER, 1.0)
     offering.call.hang_up(1.2)
@@ -520,7 +520,7 @@ def test_hang_up_before_an_ack_that_never_comes_sends_bye_after_32_s():
 )
 def test_invite_that_asks_the_impossible_is_refused_and_not_offered(
     header: tuple[str, str], body: bytes, status: int, answer: tuple[str, str]
-):
+) -> None:
     offering = Offering(header, body=body)
     if not status:
         assert told(offering.effects) == [Offered(None)]
@@ -529,7 +529,7 @@ def test_invite_that_asks_the_impossible_is_refused_and_not_offered(
     assert response_in(offering.effects, status).headers.get(answer[0]) == answer[1]
 
 
-def test_invite_with_another_kind_of_body_is_answered_415():
+def test_invite_with_another_kind_of_body_is_answered_415() -> None:
     invite = replace(incoming_invite(), headers=incoming_invite().headers.with_("Content-Type", "text/plain"))
     assert wire(UasSession(agent(), invite, "t").start(0.0)) == ["415 INVITE"]
 
@@ -550,11 +550,11 @@ def test_invite_with_another_kind_of_body_is_answered_415():
         ("SUBSCRIBE", "405 SUBSCRIBE"),
     ],
 )
-def test_requests_inside_the_dialog_are_answered(method: str, line: str):
+def test_requests_inside_the_dialog_are_answered(method: str, line: str) -> None:
     assert wire(Offering().up().get(method, 2)) == [line]
 
 
-def test_lower_cseq_is_answered_500_and_foreign_tags_481():
+def test_lower_cseq_is_answered_500_and_foreign_tags_481() -> None:
     offering = Offering().up()
     offering.get("OPTIONS", 7)
     assert wire(offering.get("INFO", 6)) == ["500 INFO"]
@@ -562,7 +562,7 @@ def test_lower_cseq_is_answered_500_and_foreign_tags_481():
     assert wire(offering.call.receive(peer_request(stranger, "BYE", 8), 6.0)) == ["481 BYE"]
 
 
-def test_unknown_requirement_inside_the_dialog_is_answered_420():
+def test_unknown_requirement_inside_the_dialog_is_answered_420() -> None:
     assert wire(Offering().up().get("INFO", 2, ("Require", "moon"))) == ["420 INFO"]
 
 
@@ -579,13 +579,13 @@ def test_unknown_requirement_inside_the_dialog_is_answered_420():
         ("application/dtmf", b"\xff", None),
     ],
 )
-def test_dtmf_by_info(kind: str, body: bytes, expected: DtmfReceived | None):
+def test_dtmf_by_info(kind: str, body: bytes, expected: DtmfReceived | None) -> None:
     assert parse_dtmf(kind, body) == expected
     effects = Offering().up().get("INFO", 2, ("Content-Type", kind), body=body)
     assert (wire(effects), told(effects)) == (["200 INFO"], [] if expected is None else [expected])
 
 
-def test_message_info_and_refer_reach_the_owner():
+def test_message_info_and_refer_reach_the_owner() -> None:
     offering = Offering().up()
     assert told(offering.get("MESSAGE", 2, ("Content-Type", "text/plain;charset=utf-8"), body=b"hi")) == [
         MessageReceived("text/plain;charset=utf-8", b"hi")
@@ -601,7 +601,7 @@ def test_message_info_and_refer_reach_the_owner():
 
 
 @pytest.mark.parametrize("kind", ["INVITE", "UPDATE"])
-def test_remote_offer_is_answered_by_the_owner_and_moves_the_target(kind: str):
+def test_remote_offer_is_answered_by_the_owner_and_moves_the_target(kind: str) -> None:
     offering = Offering().up()
     effects = offering.get(kind, 2, ("Contact", "<sip:new@203.0.113.1>"), body=HOLD)
     assert wire(effects) == (["100 INVITE"] if kind == "INVITE" else [])
@@ -615,28 +615,28 @@ def test_remote_offer_is_answered_by_the_owner_and_moves_the_target(kind: str):
     assert offering.call.deadline is None
 
 
-def test_reinvite_without_sdp_gets_our_offer_and_its_answer_comes_with_the_ack():
+def test_reinvite_without_sdp_gets_our_offer_and_its_answer_comes_with_the_ack() -> None:
     offering = Offering().up()
     assert told(offering.get("INVITE", 2)) == [Reoffered(None, "INVITE")]
     offering.call.answer_reoffer(OFFER, 5.1)
     assert told(offering.get("ACK", 2, body=ANSWER)) == [ReofferAnswered(ANSWER)]
 
 
-def test_reinvite_whose_200_is_never_acknowledged_ends_the_call():
+def test_reinvite_whose_200_is_never_acknowledged_ends_the_call() -> None:
     offering = Offering().up()
     offering.get("INVITE", 2, body=HOLD)
     offering.call.answer_reoffer(ANSWER, 6.0)
     assert silence(offering.call, 38.0)[-2:] == [(38.0, "BYE"), (38.0, AckMissing())]
 
 
-def test_refused_reinvite_leaves_the_call_up():
+def test_refused_reinvite_leaves_the_call_up() -> None:
     offering = Offering().up()
     offering.get("INVITE", 2, body=HOLD)
     assert wire(offering.call.refuse_reoffer(5.1)) == ["488 INVITE"]
     assert wire(offering.call.hang_up(6.0)) == ["BYE"]
 
 
-def test_second_offer_while_one_is_open_is_500_and_while_ours_is_open_491():
+def test_second_offer_while_one_is_open_is_500_and_while_ours_is_open_491() -> None:
     offering = Offering().up()
     offering.get("INVITE", 2, body=HOLD)
     effects = offering.get("INVITE", 3, body=HOLD)
@@ -648,7 +648,7 @@ def test_second_offer_while_one_is_open_is_500_and_while_ours_is_open_491():
     assert wire(other.get("UPDATE", 3, body=HOLD)) == ["491 UPDATE"]
 
 
-def test_reinvite_can_be_cancelled():
+def test_reinvite_can_be_cancelled() -> None:
     offering = Offering().up()
     reinvite = peer_request(offering.dialog, "INVITE", 2, SDP, body=HOLD)
     offering.call.receive(reinvite, 5.0)
@@ -657,13 +657,13 @@ def test_reinvite_can_be_cancelled():
     assert (wire(effects), told(effects)) == (["200 CANCEL", "487 INVITE"], [ReofferWithdrawn()])
 
 
-def test_bye_during_a_reinvite_answers_both():
+def test_bye_during_a_reinvite_answers_both() -> None:
     offering = Offering().up()
     offering.get("INVITE", 2, body=HOLD)
     assert wire(offering.get("BYE", 3)) == ["200 BYE", "487 INVITE"]
 
 
-def test_reinvite_of_ours_is_acknowledged_and_its_answer_reported():
+def test_reinvite_of_ours_is_acknowledged_and_its_answer_reported() -> None:
     call = Dialled().answered().call
     reinvite = request_in(call.reoffer(HOLD, 5.0), "INVITE")
     assert (reinvite.body, str(reinvite.cseq)) == (HOLD, "2 INVITE")
@@ -676,14 +676,14 @@ def test_reinvite_of_ours_is_acknowledged_and_its_answer_reported():
 
 
 @pytest.mark.parametrize(("role", "wait"), [("caller", 2.1 + 0.95), ("callee", 1.0)])
-def test_reinvite_met_by_491_is_tried_again_after_the_wait_of_its_role(role: str, wait: float):
+def test_reinvite_met_by_491_is_tried_again_after_the_wait_of_its_role(role: str, wait: float) -> None:
     call = Dialled().answered().call if role == "caller" else Offering().up().call
     reinvite = request_in(call.reoffer(HOLD, 5.0), "INVITE")
     assert told(call.receive(response_to(reinvite, 491), 10.0)) == []
     assert silence(call, 20.0) == [(pytest.approx(10.0 + wait), "INVITE")]
 
 
-def test_peer_may_offer_while_ours_waits_after_a_491_and_ours_follows_its_ack():
+def test_peer_may_offer_while_ours_waits_after_a_491_and_ours_follows_its_ack() -> None:
     offering = Offering().up()
     reinvite = request_in(offering.call.reoffer(HOLD, 5.0), "INVITE")
     offering.call.receive(response_to(reinvite, 491), 5.1)
@@ -696,7 +696,7 @@ def test_peer_may_offer_while_ours_waits_after_a_491_and_ours_follows_its_ack():
     assert silence(offering.call, 8.0) == [(pytest.approx(7.1), "INVITE")]
 
 
-def test_offer_in_our_200_forbids_another_until_its_answer():
+def test_offer_in_our_200_forbids_another_until_its_answer() -> None:
     offering = Offering(body=b"")
     offering.call.answer(OFFER, 1.0)
     assert wire(offering.get("UPDATE", 2, body=HOLD, now=1.1)) == ["491 UPDATE"]
@@ -704,7 +704,7 @@ def test_offer_in_our_200_forbids_another_until_its_answer():
         offering.call.reoffer(HOLD, 1.2)
 
 
-def test_refused_reinvite_of_ours_is_reported_and_481_ends_the_call():
+def test_refused_reinvite_of_ours_is_reported_and_481_ends_the_call() -> None:
     call = Dialled().answered().call
     reinvite = request_in(call.reoffer(HOLD, 5.0), "INVITE")
     assert told(call.receive(response_to(reinvite, 488), 5.1)) == [ReofferRefused(488, "Not Acceptable Here")]
@@ -713,7 +713,7 @@ def test_refused_reinvite_of_ours_is_reported_and_481_ends_the_call():
     assert (wire(effects), [type(effect) for effect in told(effects)]) == (["BYE"], [RemoteHangUp])
 
 
-def test_message_of_ours_is_authenticated_and_its_outcome_reported():
+def test_message_of_ours_is_authenticated_and_its_outcome_reported() -> None:
     call = Dialled(SECRET).answered().call
     message = request_in(call.send_message("grüß".encode(), 5.0), "MESSAGE")
     assert message.headers.get("Content-Type") == "text/plain;charset=utf-8"
@@ -723,7 +723,7 @@ def test_message_of_ours_is_authenticated_and_its_outcome_reported():
     assert told(call.failed(info, 408, 38.0)) == [RequestAnswered("INFO", 408, "Request Timeout")]
 
 
-def test_peer_that_refreshes_its_session_keeps_the_call_and_one_that_does_not_loses_it():
+def test_peer_that_refreshes_its_session_keeps_the_call_and_one_that_does_not_loses_it() -> None:
     timer = [("Session-Expires", "90;refresher=uac"), ("Supported", "timer")]
     offering = Offering(*timer)
     ok = response_in(offering.call.answer(ANSWER, 0.0), 200)
@@ -735,7 +735,7 @@ def test_peer_that_refreshes_its_session_keeps_the_call_and_one_that_does_not_lo
     assert silence(offering.call, 115.0) == [(110.0, "BYE"), (110.0, SessionExpired())]
 
 
-def test_session_timer_we_must_refresh_is_refreshed_at_half_time():
+def test_session_timer_we_must_refresh_is_refreshed_at_half_time() -> None:
     offering = Offering(("Session-Expires", "600;refresher=uas"), ("Supported", "timer"))
     offering.call.answer(ANSWER, 0.0)
     offering.get("ACK", 1, now=0.1)
@@ -748,7 +748,7 @@ def test_session_timer_we_must_refresh_is_refreshed_at_half_time():
 )
 def test_reinvite_of_ours_keeps_the_session_timer_as_the_peer_grants_it(
     granted: list[tuple[str, str]], deadline: float | None
-):
+) -> None:
     offering = Offering(("Session-Expires", "90"), ("Supported", "timer")).up()
     reinvite = request_in(offering.call.reoffer(HOLD, 9.0), "INVITE")
     assert reinvite.headers.get("Session-Expires") == "90;refresher=uas"
@@ -756,12 +756,12 @@ def test_reinvite_of_ours_keeps_the_session_timer_as_the_peer_grants_it(
     assert offering.call.deadline == deadline
 
 
-def test_requests_of_ours_never_ask_for_a_session_timer_by_themselves():
+def test_requests_of_ours_never_ask_for_a_session_timer_by_themselves() -> None:
     reinvite = request_in(Dialled().answered().call.reoffer(HOLD, 5.0), "INVITE")
     assert {"Supported", "Session-Expires", "Require"}.isdisjoint(name for name, _ in reinvite.headers.lines())
 
 
-def test_call_resumed_from_its_stored_dialog_can_be_hung_up_and_reoffered():
+def test_call_resumed_from_its_stored_dialog_can_be_hung_up_and_reoffered() -> None:
     stored = Offering().up().dialog.to_json()
     call = InviteSession(agent(), Dialog.from_json(stored))
     assert str(request_in(call.reoffer(HOLD, 100.0), "INVITE").uri) == "sip:7455@192.0.2.15:5062"
@@ -805,7 +805,9 @@ def steps_of(party: Dialled | Offering, data: st.DataObject, number: int, seen: 
 
 
 @given(st.booleans(), st.data())
-def test_whatever_happens_a_call_ends_at_most_once_and_is_forgotten_at_last(outgoing: bool, data: st.DataObject):
+def test_whatever_happens_a_call_ends_at_most_once_and_is_forgotten_at_last(
+    outgoing: bool, data: st.DataObject
+) -> None:
     party = Dialled(SECRET) if outgoing else Offering()
     call, seen, heard = party.call, [], list(party.effects)
     for number in range(1, data.draw(st.integers(1, 12))):
@@ -828,7 +830,7 @@ def test_whatever_happens_a_call_ends_at_most_once_and_is_forgotten_at_last(outg
 @pytest.mark.parametrize(
     ("method", "status"), [("OPTIONS", 200), ("REFER", 400), ("MESSAGE", 405), ("REGISTER", 405), ("CANCEL", 200)]
 )
-def test_requests_outside_any_dialog(method: str, status: int):
+def test_requests_outside_any_dialog(method: str, status: int) -> None:
     invite = incoming_invite(body=b"")
     request = Request(method, invite.uri, invite.headers.with_("CSeq", f"1 {method}"))
     response = answer_outside_dialog(request, agent())
@@ -840,12 +842,12 @@ def test_requests_outside_any_dialog(method: str, status: int):
     assert stray.status == 481
 
 
-def test_own_headers_and_broken_ones_are_not_custom():
+def test_own_headers_and_broken_ones_are_not_custom() -> None:
     given = [("v", "x"), ("X-A", "1"), ("X B", "1"), ("X-C", "a\nb"), ("contact", "x"), ("Subject", "hello")]
     assert custom(given) == [("X-A", "1"), ("Subject", "hello")]
 
 
-def test_reason_is_read_back_as_written():
+def test_reason_is_read_back_as_written() -> None:
     bye = Request("BYE", incoming_invite().uri, Headers([("Reason", reason_value(486, 'a "b"\r\nc'))]))
     assert reason_text(bye) == 'a "b"  c'
     only_cause = Request("BYE", bye.uri, Headers([("Reason", "Q.850;cause=16")]))

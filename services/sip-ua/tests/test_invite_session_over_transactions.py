@@ -160,7 +160,7 @@ def dial(phone: Phone, host: str, ringing_limit_s: float | None = None) -> UacSe
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_call_comes_up_and_goes_down_once_even_when_a_quarter_of_all_packets_is_lost(seed: int):
+def test_call_comes_up_and_goes_down_once_even_when_a_quarter_of_all_packets_is_lost(seed: int) -> None:
     wire = Wire(seed, loss=0.25)
     ann, bob = Phone(wire, "192.0.2.1", passive), Phone(wire, "192.0.2.2", ring_and_answer)
     call = dial(ann, "192.0.2.2")
@@ -180,7 +180,7 @@ def test_call_comes_up_and_goes_down_once_even_when_a_quarter_of_all_packets_is_
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_cancelled_call_ends_on_both_sides_under_loss(seed: int):
+def test_cancelled_call_ends_on_both_sides_under_loss(seed: int) -> None:
     wire = Wire(seed, loss=0.25)
     ann, bob = Phone(wire, "192.0.2.1", passive), Phone(wire, "192.0.2.2", only_ring)
     call = dial(ann, "192.0.2.2")
@@ -195,7 +195,7 @@ def test_cancelled_call_ends_on_both_sides_under_loss(seed: int):
     assert (len(ann.layer), len(bob.layer)) == (0, 0)
 
 
-def test_call_without_loss_takes_the_packets_of_the_textbook():
+def test_call_without_loss_takes_the_packets_of_the_textbook() -> None:
     wire = Wire(1, loss=0.0)
     ann, bob = Phone(wire, "192.0.2.1", passive), Phone(wire, "192.0.2.2", ring_and_answer)
     call = dial(ann, "192.0.2.2")
@@ -210,7 +210,7 @@ def test_call_without_loss_takes_the_packets_of_the_textbook():
     assert call.finished
 
 
-def test_call_to_nobody_is_a_408_after_32_s():
+def test_call_to_nobody_is_a_408_after_32_s() -> None:
     wire = Wire(1, loss=1.0)
     ann = Phone(wire, "192.0.2.1", passive)
     call = dial(ann, "192.0.2.2")
@@ -221,7 +221,7 @@ def test_call_to_nobody_is_a_408_after_32_s():
 
 
 @pytest.mark.parametrize("limit_s", [20.0, 1000.0])
-def test_ringing_can_have_a_limit_of_its_own(limit_s: float):
+def test_ringing_can_have_a_limit_of_its_own(limit_s: float) -> None:
     wire = Wire(1, loss=0.0)
     ann, bob = Phone(wire, "192.0.2.1", passive), Phone(wire, "192.0.2.2", only_ring)
     dial(ann, "192.0.2.2", ringing_limit_s=limit_s)
@@ -231,7 +231,7 @@ def test_ringing_can_have_a_limit_of_its_own(limit_s: float):
     assert ann.told[-1] == Refused(408, "Request Timeout")
 
 
-def test_call_that_only_rings_is_a_408_after_180_s_and_leaves_nothing_behind():
+def test_call_that_only_rings_is_a_408_after_180_s_and_leaves_nothing_behind() -> None:
     wire = Wire(1, loss=0.0)
     ann, bob = Phone(wire, "192.0.2.1", passive), Phone(wire, "192.0.2.2", only_ring)
     call = dial(ann, "192.0.2.2")

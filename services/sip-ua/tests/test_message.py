@@ -37,7 +37,7 @@ INVITE = Request(
 )
 
 
-def test_names_are_case_blind_and_compact_forms_are_expanded():
+def test_names_are_case_blind_and_compact_forms_are_expanded() -> None:
     headers = Headers([("v", "1"), ("VIA", "2"), ("x-own", "3"), ("call-id", "4"), ("max-forwards", "5")])
 
     assert headers.lines() == (
@@ -57,7 +57,7 @@ def test_names_are_case_blind_and_compact_forms_are_expanded():
 
 
 @pytest.mark.parametrize(("short", "full"), sorted(COMPACT_FORMS.items()))
-def test_each_compact_form(short, full):
+def test_each_compact_form(short, full) -> None:
     assert Headers([(short, "x")]).get(full) == "x"
     assert Headers([(full.lower(), "x")]).lines() == ((full, "x"),)
 
@@ -76,11 +76,11 @@ def test_each_compact_form(short, full):
         ("WWW-Authenticate", 'Digest realm="a", nonce="b"', ('Digest realm="a", nonce="b"',)),
     ],
 )
-def test_comma_lists_are_split_where_commas_separate(name, value, expected):
+def test_comma_lists_are_split_where_commas_separate(name, value, expected) -> None:
     assert Headers([(name, value)]).get_all(name) == expected
 
 
-def test_changes_make_copies():
+def test_changes_make_copies() -> None:
     headers = Headers([("Via", "1"), ("To", "t"), ("Via", "2")])
 
     assert headers.with_("via", "9").lines() == (("Via", "9"), ("To", "t"))
@@ -94,13 +94,13 @@ def test_changes_make_copies():
 @pytest.mark.parametrize(
     ("name", "value"), [("X", "a\r\nVia: evil"), ("X", "a\nb"), ("X", "a\r"), ("X: y", "z"), ("", "z")]
 )
-def test_no_value_can_start_a_header(name, value):
+def test_no_value_can_start_a_header(name, value) -> None:
     for attempt in (lambda: Headers([(name, value)]), lambda: Headers().adding(name, value)):
         with pytest.raises(GrammarError):
             attempt()
 
 
-def test_accessors():
+def test_accessors() -> None:
     assert INVITE.via == Via("UDP", "10.0.0.1", 5060, "z9hG4bK1", (("rport", None),))
     assert [via.host for via in INVITE.vias] == ["10.0.0.1", "::1"]
     assert [str(contact.uri) for contact in INVITE.contacts] == ["sip:ada@10.0.0.1", "sip:ada@10.0.0.2"]
@@ -114,7 +114,7 @@ def test_accessors():
             getattr(typed, name)
 
 
-def test_content_length_is_always_right():
+def test_content_length_is_always_right() -> None:
     lying = Request("OPTIONS", INVITE.uri, Headers([("l", "99"), ("To", "<sip:a@b>")]), b"abc")
 
     assert write(lying) == (b"OPTIONS sip:bot@pbx.example.net SIP/2.0\r\nTo: <sip:a@b>\r\nContent-Length: 3\r\n\r\nabc")
@@ -130,12 +130,12 @@ def test_content_length_is_always_right():
         lambda: Response(200, "OK\r\nVia: x", Headers()),
     ],
 )
-def test_start_lines_cannot_be_built_wrong(build):
+def test_start_lines_cannot_be_built_wrong(build) -> None:
     with pytest.raises(GrammarError):
         build()
 
 
-def test_a_response_copies_what_rfc_3261_8_2_6_says():
+def test_a_response_copies_what_rfc_3261_8_2_6_says() -> None:
     ringing = response_to(INVITE, 180, to_tag="srv", headers=[("Contact", "<sip:bot@10.0.0.9>")])
 
     assert (ringing.status, ringing.reason) == (180, "Ringing")
@@ -148,27 +148,27 @@ def test_a_response_copies_what_rfc_3261_8_2_6_says():
     assert "Timestamp" not in ringing.headers
 
 
-def test_only_responses_that_form_dialogs_carry_record_route():
+def test_only_responses_that_form_dialogs_carry_record_route() -> None:
     assert "Record-Route" not in response_to(INVITE, 100).headers
     assert "Record-Route" not in response_to(INVITE, 486).headers
     bye = Request("BYE", INVITE.uri, INVITE.headers.with_("CSeq", "2 BYE"))
     assert "Record-Route" not in response_to(bye, 200).headers
 
 
-def test_trying_returns_the_timestamp_and_adds_no_tag_by_itself():
+def test_trying_returns_the_timestamp_and_adds_no_tag_by_itself() -> None:
     trying = response_to(INVITE, 100)
 
     assert trying.headers.get("Timestamp") == "54"
     assert trying.to_tag is None
 
 
-def test_the_tag_of_the_request_wins():
+def test_the_tag_of_the_request_wins() -> None:
     within = Request("BYE", INVITE.uri, INVITE.headers.with_("To", "<sip:b@c>;tag=mine"))
 
     assert response_to(within, 481, to_tag="other").to_tag == "mine"
 
 
-def test_unknown_statuses_and_own_reasons():
+def test_unknown_statuses_and_own_reasons() -> None:
     assert response_to(INVITE, 499).reason == "Unknown"
     assert response_to(INVITE, 400, "Missing Contact", body=b"x").reason == "Missing Contact"
 
@@ -184,11 +184,11 @@ def test_unknown_statuses_and_own_reasons():
         ("SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK1", "192.0.2.1", ""),
     ],
 )
-def test_received_and_rport_are_recorded(via, host, expected):
+def test_received_and_rport_are_recorded(via, host, expected) -> None:
     assert str(parse_via(via).stamped(host, 7)).partition("branch=z9hG4bK1")[2] == (expected and f";{expected}")
 
 
-def test_stamping_touches_the_topmost_via_alone():
+def test_stamping_touches_the_topmost_via_alone() -> None:
     stamped = stamp_received(INVITE, "192.0.2.7", 40000)
 
     assert (stamped.via.received, stamped.via.rport) == ("192.0.2.7", 40000)
@@ -216,23 +216,23 @@ def test_stamping_touches_the_topmost_via_alone():
         "SIP/2.0/UDP h;rport=99999",
     ],
 )
-def test_broken_vias_are_refused(text):
+def test_broken_vias_are_refused(text) -> None:
     with pytest.raises(GrammarError):
         parse_via(text)
 
 
 @pytest.mark.parametrize("text", ["SIP/2.0/UDP h:5060;branch=z9hG4bK1;rport", "SIP/2.0/TLS [::1];branch=x;ttl=1"])
-def test_vias_come_back(text):
+def test_vias_come_back(text) -> None:
     assert str(parse_via(text)) == text
 
 
 @pytest.mark.parametrize("text", ["", "1", "INVITE", "-1 INVITE", "2147483648 INVITE", "1 IN VITE", "١ INVITE"])
-def test_broken_cseqs_are_refused(text):
+def test_broken_cseqs_are_refused(text) -> None:
     with pytest.raises(GrammarError):
         parse_cseq(text)
 
 
-def test_cseqs():
+def test_cseqs() -> None:
     assert parse_cseq("0009 \t INVITE") == CSeq(9, "INVITE")
     assert str(CSeq(2147483647, "BYE")) == "2147483647 BYE"
     assert parse_cseq("0" * 5000 + "1 ACK").number == 1

@@ -54,7 +54,7 @@ def read_everything(message: Message) -> None:
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_odd_but_legal_messages_parse_and_survive_a_round_trip(name):
+def test_odd_but_legal_messages_parse_and_survive_a_round_trip(name) -> None:
     message = parse(torture(name))
 
     read_everything(message)
@@ -62,7 +62,7 @@ def test_odd_but_legal_messages_parse_and_survive_a_round_trip(name):
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_illegal_messages_are_refused_and_answered_where_possible(name):
+def test_illegal_messages_are_refused_and_answered_where_possible(name) -> None:
     with pytest.raises(ParseError) as caught:
         parse(torture(name))
 
@@ -78,7 +78,7 @@ def test_illegal_messages_are_refused_and_answered_where_possible(name):
         write(answer)
 
 
-def test_folding_case_and_compact_forms_are_undone():
+def test_folding_case_and_compact_forms_are_undone() -> None:
     message = request("fold_everything")
 
     assert message.from_.display_name == 'A Lovelace \\"'
@@ -97,7 +97,7 @@ def test_folding_case_and_compact_forms_are_undone():
     assert message.contacts[0].param("q") == "0.33"
 
 
-def test_quoted_text_is_never_taken_for_structure():
+def test_quoted_text_is_never_taken_for_structure() -> None:
     assert request("display_name_escaped_quote").from_.uri.host == "b"
     assert request("display_name_escaped_quote").from_.display_name == 'A " <evil>, x'
     assert request("tag_inside_quoted_param").from_tag == "af1"
@@ -105,14 +105,14 @@ def test_quoted_text_is_never_taken_for_structure():
     assert (uri.user, uri.host, uri.params, uri.headers) == ("user;par=u%40h?x", "example.net", (), ())
 
 
-def test_a_tel_uri_has_a_number_and_no_host():
+def test_a_tel_uri_has_a_number_and_no_host() -> None:
     uri = request("tel_request").uri
 
     assert (uri.scheme, uri.user, uri.host) == ("tel", "+49-30-123456", "")
     assert uri.param("phone-context") == "example.net"
 
 
-def test_ipv6_hosts_lose_their_brackets_and_get_them_back():
+def test_ipv6_hosts_lose_their_brackets_and_get_them_back() -> None:
     message = request("ipv6_everywhere")
 
     assert (message.uri.host, message.uri.port) == ("2001:db8::10", 5070)
@@ -120,16 +120,16 @@ def test_ipv6_hosts_lose_their_brackets_and_get_them_back():
     assert b"sip:bot@[2001:db8::10]:5070 SIP/2.0" in write(message)
 
 
-def test_what_follows_the_body_is_dropped():
+def test_what_follows_the_body_is_dropped() -> None:
     assert request("second_request_behind_the_first").body == b""
 
 
-def test_contacts_are_those_we_can_call():
+def test_contacts_are_those_we_can_call() -> None:
     assert request("star_contact").contacts == ()
     assert [str(contact.uri) for contact in request("foreign_contact_scheme").contacts] == ["sip:ada@192.0.2.4"]
 
 
-def test_responses_keep_their_reason():
+def test_responses_keep_their_reason() -> None:
     message = parse(torture("response_utf8_reason"))
     assert isinstance(message, Response)
     assert message.reason == "= 2**3 * 5**2 но сто"
@@ -139,7 +139,7 @@ def test_responses_keep_their_reason():
 
 
 @pytest.mark.parametrize("name", ["bad_no_from_tag", "bad_cseq_method", "bad_two_from", "bad_latin1"])
-def test_answers_to_broken_requests_have_one_of_each_header(name):
+def test_answers_to_broken_requests_have_one_of_each_header(name) -> None:
     with pytest.raises(ParseError) as caught:
         parse(torture(name))
 
@@ -151,7 +151,7 @@ def test_answers_to_broken_requests_have_one_of_each_header(name):
     assert sorted(names) == ["CSeq", "Call-ID", "From", "To", "Via"]
 
 
-def test_messages_above_64_kib_are_too_large():
+def test_messages_above_64_kib_are_too_large() -> None:
     big = torture("no_max_forwards").replace(b"Content-Length: 0\r\n", b"") + b"x" * 65536
 
     with pytest.raises(ParseError) as caught:
@@ -162,14 +162,14 @@ def test_messages_above_64_kib_are_too_large():
 
 
 @pytest.mark.parametrize("data", [b"", b"\r\n", b"\r\n\r\n", b"\0\0\0\0"])
-def test_keepalives_are_told_from_messages(data):
+def test_keepalives_are_told_from_messages(data) -> None:
     assert is_keepalive(data)
     with pytest.raises(ParseError) as caught:
         parse(data)
     assert caught.value.response() is None
 
 
-def test_a_message_is_no_keepalive():
+def test_a_message_is_no_keepalive() -> None:
     assert not is_keepalive(torture("leading_crlf"))
 
 
@@ -188,7 +188,7 @@ EVIL = [
 
 @pytest.mark.parametrize("data", EVIL)
 @pytest.mark.timeout(2)
-def test_hostile_input_takes_linear_time(data):
+def test_hostile_input_takes_linear_time(data) -> None:
     try:
         read_everything(parse(data))
     except ParseError as error:
@@ -233,7 +233,7 @@ SOUP = st.one_of(
 
 @PATIENT
 @given(SOUP)
-def test_any_bytes_become_a_message_or_parse_error(data):
+def test_any_bytes_become_a_message_or_parse_error(data) -> None:
     try:
         message = parse(data)
     except ParseError as error:
@@ -247,7 +247,7 @@ def test_any_bytes_become_a_message_or_parse_error(data):
 
 @PATIENT
 @given(st.sampled_from(GOOD), st.data())
-def test_damaged_messages_become_a_message_or_parse_error(name, data):
+def test_damaged_messages_become_a_message_or_parse_error(name, data) -> None:
     raw = bytearray(torture(name))
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(raw) - 1))
@@ -285,7 +285,7 @@ def messages(draw: st.DrawFn) -> Message:
 
 @PATIENT
 @given(messages())
-def test_what_is_written_parses_to_the_same_message(message):
+def test_what_is_written_parses_to_the_same_message(message) -> None:
     assert parse(write(message)) == message
 
 
@@ -294,7 +294,7 @@ def test_what_is_written_parses_to_the_same_message(message):
 
 @PATIENT
 @given(st.lists(st.sampled_from(["odd_tokens", "compact_headers", "star_contact", "ping"]), max_size=5), st.data())
-def test_a_stream_is_cut_the_same_wherever_the_reads_fall(names, data):
+def test_a_stream_is_cut_the_same_wherever_the_reads_fall(names, data) -> None:
     expected = [b"\r\n\r\n" if name == "ping" else torture(name) for name in names]
     stream = b"".join(expected)
     framer, pieces = StreamFramer(), []
@@ -305,7 +305,7 @@ def test_a_stream_is_cut_the_same_wherever_the_reads_fall(names, data):
     assert pieces == expected
 
 
-def test_a_body_is_waited_for():
+def test_a_body_is_waited_for() -> None:
     framer = StreamFramer()
     head = torture("no_max_forwards").replace(b"Content-Length: 0", b"Content-Length: 5")
 
@@ -313,7 +313,7 @@ def test_a_body_is_waited_for():
     assert framer.receive(b"cdeINVITE") == [head + b"abcde"]
 
 
-def test_blank_lines_before_a_message_are_skipped():
+def test_blank_lines_before_a_message_are_skipped() -> None:
     assert StreamFramer().receive(b"\r\n" + torture("compact_headers")) == [torture("compact_headers")]
 
 
@@ -321,14 +321,14 @@ def test_blank_lines_before_a_message_are_skipped():
     ("name", "status"),
     [("bad_content_length_garbage", 400), ("bad_content_length_twice", 400), ("leading_crlf", 400)],
 )
-def test_a_stream_that_cannot_be_cut_is_an_error_with_an_answer(name, status):
+def test_a_stream_that_cannot_be_cut_is_an_error_with_an_answer(name, status) -> None:
     with pytest.raises(ParseError) as caught:
         StreamFramer().receive(torture(name).lstrip())
     assert caught.value.status == status
     assert caught.value.response() is not None
 
 
-def test_a_stream_without_end_of_headers_is_cut_off_at_64_kib():
+def test_a_stream_without_end_of_headers_is_cut_off_at_64_kib() -> None:
     framer = StreamFramer()
     assert framer.receive(b"x" * 65_000) == []
     with pytest.raises(ParseError) as caught:

@@ -47,7 +47,7 @@ def reply(request: Request, status: int, *headers: tuple[str, str], seen: str = 
     )
 
 
-def test_register_names_the_server_and_the_user():
+def test_register_names_the_server_and_the_user() -> None:
     machine = registration()
     effects = machine.start(0.0)
     register = sent(effects)
@@ -71,7 +71,7 @@ def test_register_names_the_server_and_the_user():
 )
 def test_granted_registration_is_refreshed_at_three_quarters(
     headers: list[tuple[str, str]], expires_s: int, refresh_at: float
-):
+) -> None:
     machine = registration()
     register = sent(machine.start(0.0))
     assert machine.receive(reply(register, 200, *headers), 1.0) == [
@@ -84,7 +84,7 @@ def test_granted_registration_is_refreshed_at_three_quarters(
     assert again.via.branch != register.via.branch
 
 
-def test_challenge_is_answered_once_with_a_higher_cseq():
+def test_challenge_is_answered_once_with_a_higher_cseq() -> None:
     machine = registration()
     first = sent(machine.start(0.0))
     second = sent(machine.receive(reply(first, 401, CHALLENGE), 0.1))
@@ -94,14 +94,14 @@ def test_challenge_is_answered_once_with_a_higher_cseq():
     assert machine.deadline == 60.2
 
 
-def test_stale_nonce_is_tried_once_more():
+def test_stale_nonce_is_tried_once_more() -> None:
     machine = registration()
     second = sent(machine.receive(reply(sent(machine.start(0.0)), 401, CHALLENGE), 0.1))
     third = sent(machine.receive(reply(second, 401, STALE), 0.2))
     assert machine.receive(reply(third, 200, ALIVE), 0.3) == [Registered("<sip:7301@192.0.2.20:13050>", 200)]
 
 
-def test_each_refresh_may_be_challenged_anew():
+def test_each_refresh_may_be_challenged_anew() -> None:
     machine = registration()
     second = sent(machine.receive(reply(sent(machine.start(0.0)), 401, CHALLENGE), 0.1))
     machine.receive(reply(second, 200, ALIVE), 0.2)
@@ -111,7 +111,7 @@ def test_each_refresh_may_be_challenged_anew():
 
 
 @pytest.mark.parametrize("status", [403, 404, 500, 503])
-def test_failure_is_tried_again_in_60_s(status: int):
+def test_failure_is_tried_again_in_60_s(status: int) -> None:
     machine = registration(credentials=None)
     register = sent(machine.start(0.0))
     [failed] = machine.receive(reply(register, status), 5.0)
@@ -121,20 +121,20 @@ def test_failure_is_tried_again_in_60_s(status: int):
     assert str(sent(machine.tick(65.0)).cseq) == "2 REGISTER"
 
 
-def test_silence_is_a_408_and_tried_again_in_60_s():
+def test_silence_is_a_408_and_tried_again_in_60_s() -> None:
     machine = registration()
     register = sent(machine.start(0.0))
     assert machine.failed(register, 408, 32.0) == [RegistrationFailed(408, "Request Timeout")]
     assert machine.deadline == 92.0
 
 
-def test_challenge_without_credentials_is_a_failure():
+def test_challenge_without_credentials_is_a_failure() -> None:
     machine = registration(credentials=None)
     [failed] = machine.receive(reply(sent(machine.start(0.0)), 401, CHALLENGE), 0.1)
     assert failed == RegistrationFailed(401, "Unauthorized")
 
 
-def test_interval_too_brief_is_raised_to_what_the_registrar_wants():
+def test_interval_too_brief_is_raised_to_what_the_registrar_wants() -> None:
     machine = registration()
     longer = sent(machine.receive(reply(sent(machine.start(0.0)), 423, ("Min-Expires", "7200")), 0.1))
     assert longer.headers.get("Expires") == "7200"
@@ -143,7 +143,7 @@ def test_interval_too_brief_is_raised_to_what_the_registrar_wants():
     ]
 
 
-def test_contact_follows_the_address_seen_in_a_challenge():
+def test_contact_follows_the_address_seen_in_a_challenge() -> None:
     machine = registration()
     first = sent(machine.start(0.0))
     second = sent(machine.receive(reply(first, 401, CHALLENGE, seen=";received=203.0.113.9;rport=40001"), 0.1))
@@ -154,7 +154,7 @@ def test_contact_follows_the_address_seen_in_a_challenge():
     assert machine.receive(grant, 0.2) == [Registered("<sip:7301@203.0.113.9:40001>", 90)]
 
 
-def test_address_seen_only_in_the_200_is_registered_at_once():
+def test_address_seen_only_in_the_200_is_registered_at_once() -> None:
     machine = registration()
     first = sent(machine.start(0.0))
     effects = machine.receive(reply(first, 200, ALIVE, seen=";received=203.0.113.9;rport=40001"), 0.1)
@@ -162,7 +162,7 @@ def test_address_seen_only_in_the_200_is_registered_at_once():
     assert len(effects) == 1
 
 
-def test_stop_removes_the_binding_with_expires_0():
+def test_stop_removes_the_binding_with_expires_0() -> None:
     machine = registration()
     machine.receive(reply(sent(machine.start(0.0)), 200, ALIVE), 0.1)
     bye = sent(machine.stop(10.0))
@@ -175,7 +175,7 @@ def test_stop_removes_the_binding_with_expires_0():
     assert machine.stop(11.0) == []
 
 
-def test_stop_ends_after_32_s_even_when_nobody_answers():
+def test_stop_ends_after_32_s_even_when_nobody_answers() -> None:
     machine = registration()
     machine.receive(reply(sent(machine.start(0.0)), 200, ALIVE), 0.1)
     machine.stop(10.0)
@@ -183,13 +183,13 @@ def test_stop_ends_after_32_s_even_when_nobody_answers():
     assert machine.tick(42.0) == [Unregistered()]
 
 
-def test_stop_after_a_failure_sends_nothing():
+def test_stop_after_a_failure_sends_nothing() -> None:
     machine = registration()
     machine.failed(sent(machine.start(0.0)), 503, 0.0)
     assert machine.stop(1.0) == [Unregistered()]
 
 
-def test_foreign_and_provisional_responses_are_ignored():
+def test_foreign_and_provisional_responses_are_ignored() -> None:
     machine = registration()
     register = sent(machine.start(0.0))
     assert machine.receive(reply(register, 100), 0.1) == []

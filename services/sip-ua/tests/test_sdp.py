@@ -43,7 +43,7 @@ def answer(offer: Description, supported=DEFAULT_CODECS, **options) -> tuple[Des
     return negotiate(offer, supported, "10.0.0.9", 5000, 8, 1, **options)
 
 
-def test_our_offer_is_the_one_protocol_5_7_describes():
+def test_our_offer_is_the_one_protocol_5_7_describes() -> None:
     assert write(OFFER).decode().split("\r\n") == [
         "v=0",
         "o=- 7 1 IN IP4 10.0.0.1",
@@ -63,13 +63,13 @@ def test_our_offer_is_the_one_protocol_5_7_describes():
     ]
 
 
-def test_an_ipv6_offer():
+def test_an_ipv6_offer() -> None:
     text = write(make_offer("2001:db8::1", 4000, [PCMU], 7, 1, ptime=30, direction="sendonly", rtcp_mux=False))
     assert b"c=IN IP6 2001:db8::1\r\n" in text
     assert text.endswith(b"a=ptime:30\r\na=sendonly\r\n")
 
 
-def test_everything_legal_is_read():
+def test_everything_legal_is_read() -> None:
     text = (
         "v=0\no=ada 2890844526 2890842807 IN IP4 host.example.net\ns=Ünïcode\ni=info\nu=http://x\ne=a@b\np=+1\n"
         "c=IN IP6 ::1\nb=AS:64\nt=0 0\nr=7d 1h 0 25h\nz=0 0\nk=prompt\nx=unknown\na=recvonly\na=tool:x:y\n"
@@ -119,7 +119,7 @@ def test_everything_legal_is_read():
         SESSION + "a=x\r\n" * 1001,
     ],
 )
-def test_unusable_text_is_an_sdp_error(text):
+def test_unusable_text_is_an_sdp_error(text) -> None:
     with pytest.raises(SdpError):
         parse(text.encode())
 
@@ -127,7 +127,7 @@ def test_unusable_text_is_an_sdp_error(text):
 @pytest.mark.parametrize(
     "line", ["a=rtpmap:96", "a=rtpmap:x y/8000", "a=rtpmap:96 x", "a=rtpmap:96 x/y", "a=rtpmap:300 x/8000"]
 )
-def test_a_broken_rtpmap_is_an_sdp_error_when_codecs_are_asked_for(line):
+def test_a_broken_rtpmap_is_an_sdp_error_when_codecs_are_asked_for(line) -> None:
     with pytest.raises(SdpError):
         answer(describe("m=audio 4000 RTP/AVP 96 0", line))
 
@@ -160,7 +160,7 @@ LINE = st.sampled_from(
         st.lists(LINE, max_size=12).map(lambda lines: (SESSION + "\r\n".join(lines)).encode()),
     )
 )
-def test_any_bytes_become_a_description_or_sdp_error(body):
+def test_any_bytes_become_a_description_or_sdp_error(body) -> None:
     try:
         description = parse(body)
         assert parse(write(description)) == description
@@ -174,7 +174,7 @@ def test_any_bytes_become_a_description_or_sdp_error(body):
 # --- answering
 
 
-def test_the_answer_keeps_the_offerers_order_and_numbers():
+def test_the_answer_keeps_the_offerers_order_and_numbers() -> None:
     offer = describe(
         "m=audio 4000 RTP/AVP 18 8 0 96 97 110 13",
         "a=rtpmap:96 telephone-event/8000",
@@ -194,25 +194,25 @@ def test_the_answer_keeps_the_offerers_order_and_numbers():
     assert ours.media[0].attribute("rtcp-mux") is not None
 
 
-def test_static_payload_types_need_no_rtpmap_and_rtcp_is_one_above():
+def test_static_payload_types_need_no_rtpmap_and_rtcp_is_one_above() -> None:
     _, chosen = answer(describe("m=audio 49170/2 RTP/AVP 0"))
 
     assert (chosen.codec, chosen.telephone_event_pt, chosen.ptime_ms) == (PCMU, None, 20)
     assert (chosen.remote_port, chosen.remote_rtcp_port, chosen.rtcp_mux) == (49170, 49171, False)
 
 
-def test_rtcp_may_be_elsewhere():
+def test_rtcp_may_be_elsewhere() -> None:
     _, chosen = answer(describe("m=audio 4000 RTP/AVP 0", "a=rtcp:53020 IN IP4 192.0.2.9"))
     assert chosen.remote_rtcp_port == 53020
 
 
-def test_g722_announced_with_its_sampling_rate_is_understood_and_corrected():
+def test_g722_announced_with_its_sampling_rate_is_understood_and_corrected() -> None:
     ours, chosen = answer(describe("m=audio 4000 RTP/AVP 9", "a=rtpmap:9 G722/16000"))
     assert chosen.codec == G722
     assert ours.media[0].attribute("rtpmap") == "9 G722/8000"
 
 
-def test_opus_brings_its_own_telephone_event():
+def test_opus_brings_its_own_telephone_event() -> None:
     offer = describe(
         "m=audio 4000 RTP/AVP 111 0 101 110",
         "a=rtpmap:111 opus/48000/2",
@@ -229,7 +229,7 @@ def test_opus_brings_its_own_telephone_event():
     assert (chosen.codec, chosen.telephone_event_pt) == (PCMU, 101)
 
 
-def test_other_lines_are_refused_in_place():
+def test_other_lines_are_refused_in_place() -> None:
     offer = describe(
         "m=video 5000 RTP/AVP 96",
         "m=audio 4000 RTP/SAVP 0",
@@ -265,12 +265,12 @@ def test_other_lines_are_refused_in_place():
         ("m=audio 4000 RTP/AVP 96",),
     ],
 )
-def test_nothing_in_common_is_488(lines):
+def test_nothing_in_common_is_488(lines) -> None:
     with pytest.raises(NoCommonCodec):
         answer(describe(*lines))
 
 
-def test_an_offer_without_an_address_cannot_be_answered():
+def test_an_offer_without_an_address_cannot_be_answered() -> None:
     with pytest.raises(SdpError):
         answer(parse(SESSION.replace("c=IN IP4 192.0.2.1\r\n", "") + "m=audio 4000 RTP/AVP 0"))
 
@@ -290,7 +290,7 @@ def test_an_offer_without_an_address_cannot_be_answered():
         (("a=recvonly",), "recvonly", "inactive", False),
     ],
 )
-def test_directions_are_mirrored(lines, wanted, direction, on_hold):
+def test_directions_are_mirrored(lines, wanted, direction, on_hold) -> None:
     ours, chosen = answer(describe("m=audio 4000 RTP/AVP 0", *lines), direction=wanted)
 
     assert (chosen.direction, chosen.on_hold) == (direction, on_hold)
@@ -300,14 +300,14 @@ def test_directions_are_mirrored(lines, wanted, direction, on_hold):
 @pytest.mark.parametrize(
     ("ptime", "expected"), [("20", 20), ("60", 60), ("0", 20), ("25", 20), ("x", 20), ("20000", 20), (" 40", 40)]
 )
-def test_ptime_follows_the_offer_when_it_can_be_made(ptime, expected):
+def test_ptime_follows_the_offer_when_it_can_be_made(ptime, expected) -> None:
     assert answer(describe("m=audio 4000 RTP/AVP 0", f"a=ptime:{ptime}"))[1].ptime_ms == expected
 
 
 # --- being answered
 
 
-def test_of_several_codecs_in_an_answer_ours_comes_first():
+def test_of_several_codecs_in_an_answer_ours_comes_first() -> None:
     remote = describe("m=audio 6000 RTP/AVP 8 0 9 97", "a=rtpmap:97 telephone-event/8000", "a=rtcp-mux", "a=ptime:40")
 
     chosen = accept_answer(OFFER, remote, (PCMU, G722, PCMA, TELEPHONE_EVENT))
@@ -327,19 +327,19 @@ def test_of_several_codecs_in_an_answer_ours_comes_first():
         ("inactive", "inactive", "inactive", True),
     ],
 )
-def test_the_direction_is_what_both_allow(offered, answered, direction, on_hold):
+def test_the_direction_is_what_both_allow(offered, answered, direction, on_hold) -> None:
     offer = make_offer("10.0.0.1", 4000, [PCMU], 1, 1, direction=offered)
     chosen = accept_answer(offer, describe("m=audio 6000 RTP/AVP 0", f"a={answered}"), [PCMU])
     assert (chosen.direction, chosen.on_hold) == (direction, on_hold)
 
 
-def test_mux_needs_both():
+def test_mux_needs_both() -> None:
     chosen = accept_answer(OFFER, describe("m=audio 6000 RTP/AVP 0"), DEFAULT_CODECS)
     assert (chosen.rtcp_mux, chosen.remote_rtcp_port) == (False, 6001)
 
 
 @pytest.mark.parametrize("line", ["m=audio 0 RTP/AVP 0", "m=audio 6000 RTP/AVP 18"])
-def test_a_refused_line_is_no_common_codec(line):
+def test_a_refused_line_is_no_common_codec(line) -> None:
     with pytest.raises(NoCommonCodec):
         accept_answer(OFFER, describe(line), DEFAULT_CODECS)
 
@@ -348,13 +348,13 @@ def test_a_refused_line_is_no_common_codec(line):
     "lines",
     [(), ("m=audio 1 RTP/AVP 0", "m=audio 1 RTP/AVP 0"), ("m=video 1 RTP/AVP 0",), ("m=audio 1 RTP/SAVP 0",)],
 )
-def test_an_answer_that_does_not_fit_is_an_sdp_error(lines):
+def test_an_answer_that_does_not_fit_is_an_sdp_error(lines) -> None:
     with pytest.raises(SdpError) as caught:
         accept_answer(OFFER, describe(*lines), DEFAULT_CODECS)
     assert not isinstance(caught.value, NoCommonCodec)
 
 
-def test_both_sides_agree():
+def test_both_sides_agree() -> None:
     ours, at_answerer = answer(OFFER, (PCMA, PCMU, TELEPHONE_EVENT))
     at_offerer = accept_answer(OFFER, parse(write(ours)), DEFAULT_CODECS)
 
@@ -363,7 +363,7 @@ def test_both_sides_agree():
     assert at_answerer.telephone_event_pt == at_offerer.telephone_event_pt == 101
 
 
-def test_a_later_offer_keeps_every_line():
+def test_a_later_offer_keeps_every_line() -> None:
     before = describe("m=video 5000 RTP/AVP 96", "m=audio 4000 RTP/AVP 0")
 
     later = make_offer("10.0.0.1", 4000, [PCMU], 1, 2, previous=before)
@@ -371,7 +371,7 @@ def test_a_later_offer_keeps_every_line():
     assert [(media.kind, media.port) for media in later.media] == [("video", 0), ("audio", 4000)]
 
 
-def test_values_cannot_break_lines():
+def test_values_cannot_break_lines() -> None:
     with pytest.raises(SdpError):
         write(replace(OFFER, name="x\r\na=evil"))
     with pytest.raises(SdpError):
@@ -380,12 +380,12 @@ def test_values_cannot_break_lines():
         make_offer("10.0.0.1", 4000, [PCMU], 1, 1, direction="both")
 
 
-def test_a_media_line_is_plain_data():
+def test_a_media_line_is_plain_data() -> None:
     media = Media("audio", 1, "RTP/AVP", ("0",), (("ptime", "20"), ("rtcp-mux", None)))
     assert (media.attribute("ptime"), media.attribute("rtcp-mux"), media.attribute("x")) == ("20", "", None)
 
 
-def test_opus_is_offered_and_answered_when_the_settings_name_it():
+def test_opus_is_offered_and_answered_when_the_settings_name_it() -> None:
     codecs = bridge.codecs(["opus", "pcmu", "telephone_event"])
     ours = make_offer("10.0.0.1", 4000, codecs, 1, 1)
 

@@ -82,24 +82,24 @@ def instants(log: Log, effect: Effect) -> list[float]:
     return [at for at, seen in log if seen == effect]
 
 
-def test_unanswered_invite_over_udp_is_resent_with_doubling_gaps_until_timer_b():
+def test_unanswered_invite_over_udp_is_resent_with_doubling_gaps_until_timer_b() -> None:
     log = started(InviteClientTransaction(INVITE, Timers(), reliable=False), until=60.0)
     assert instants(log, Send(INVITE)) == [0, 0.5, 1.5, 3.5, 7.5, 15.5, 31.5]
     assert log[-2:] == [(32.0, TimedOut(Event.TIMER_B)), (32.0, Terminated())]
 
 
-def test_unanswered_invite_over_tcp_is_sent_once_and_given_up_at_timer_b():
+def test_unanswered_invite_over_tcp_is_sent_once_and_given_up_at_timer_b() -> None:
     log = started(InviteClientTransaction(INVITE, reliable=True), until=60.0)
     assert log == [(0.0, Send(INVITE)), (32.0, TimedOut(Event.TIMER_B)), (32.0, Terminated())]
 
 
-def test_unanswered_request_over_udp_is_resent_with_gaps_up_to_t2_until_timer_f():
+def test_unanswered_request_over_udp_is_resent_with_gaps_up_to_t2_until_timer_f() -> None:
     log = started(NonInviteClientTransaction(OPTIONS, reliable=False), until=60.0)
     assert instants(log, Send(OPTIONS)) == [0, 0.5, 1.5, 3.5, 7.5, 11.5, 15.5, 19.5, 23.5, 27.5, 31.5]
     assert log[-2:] == [(32.0, TimedOut(Event.TIMER_F)), (32.0, Terminated())]
 
 
-def test_request_with_provisional_response_is_resent_every_t2_until_timer_f():
+def test_request_with_provisional_response_is_resent_every_t2_until_timer_f() -> None:
     transaction = NonInviteClientTransaction(OPTIONS, reliable=False)
     transaction.start(0.0)
     assert transaction.receive(response_to(OPTIONS, 100), 0.1) == [Deliver(response_to(OPTIONS, 100))]
@@ -108,13 +108,13 @@ def test_request_with_provisional_response_is_resent_every_t2_until_timer_f():
     assert log[-2:] == [(32.0, TimedOut(Event.TIMER_F)), (32.0, Terminated())]
 
 
-def test_smaller_t1_scales_every_gap():
+def test_smaller_t1_scales_every_gap() -> None:
     log = started(InviteClientTransaction(INVITE, Timers(t1=0.1), reliable=False), until=60.0)
     assert instants(log, Send(INVITE)) == pytest.approx([0, 0.1, 0.3, 0.7, 1.5, 3.1, 6.3])
     assert log[-1][0] == pytest.approx(6.4)
 
 
-def test_provisional_response_stops_the_invite_and_180_s_limit_leaves_room_for_cancel():
+def test_provisional_response_stops_the_invite_and_180_s_limit_leaves_room_for_cancel() -> None:
     transaction = InviteClientTransaction(INVITE, reliable=False)
     transaction.start(0.0)
     assert transaction.receive(TRYING, 0.2) == [Deliver(TRYING)]
@@ -127,7 +127,7 @@ def test_provisional_response_stops_the_invite_and_180_s_limit_leaves_room_for_c
     ]
 
 
-def test_cancelled_invite_is_given_up_64_t1_after_the_cancel():
+def test_cancelled_invite_is_given_up_64_t1_after_the_cancel() -> None:
     transaction = InviteClientTransaction(INVITE, reliable=False)
     transaction.start(0.0)
     transaction.receive(RINGING, 1.0)
@@ -135,7 +135,7 @@ def test_cancelled_invite_is_given_up_64_t1_after_the_cancel():
     assert play_silence(transaction, until=300.0) == [(37.0, TimedOut(Event.TIMER_B)), (37.0, Terminated())]
 
 
-def test_refused_invite_is_acknowledged_with_its_branch_its_routes_and_the_tag_of_the_response():
+def test_refused_invite_is_acknowledged_with_its_branch_its_routes_and_the_tag_of_the_response() -> None:
     invite = request(extra="Route: <sip:p1.example;lr>\r\nRoute: <sip:p2.example;lr>\r\n")
     transaction = InviteClientTransaction(invite, reliable=False)
     transaction.start(0.0)
@@ -149,7 +149,7 @@ def test_refused_invite_is_acknowledged_with_its_branch_its_routes_and_the_tag_o
     assert isinstance(delivered, Deliver)
 
 
-def test_copies_of_a_refusal_are_acknowledged_but_not_delivered_until_timer_d():
+def test_copies_of_a_refusal_are_acknowledged_but_not_delivered_until_timer_d() -> None:
     transaction = InviteClientTransaction(INVITE, reliable=False)
     transaction.start(0.0)
     ack = transaction.receive(BUSY, 1.0)[0]
@@ -157,7 +157,7 @@ def test_copies_of_a_refusal_are_acknowledged_but_not_delivered_until_timer_d():
     assert play_silence(transaction, until=99.0) == [(33.0, Terminated())]
 
 
-def test_every_2xx_goes_up_until_timer_m():
+def test_every_2xx_goes_up_until_timer_m() -> None:
     transaction = InviteClientTransaction(INVITE, reliable=False)
     transaction.start(0.0)
     other_fork = response_to(INVITE, 200, to_tag="t2")
@@ -168,7 +168,7 @@ def test_every_2xx_goes_up_until_timer_m():
 
 
 @pytest.mark.parametrize(("reliable", "ended"), [(False, [(6.0, Terminated())]), (True, [])])
-def test_answered_request_waits_timer_k_for_copies_only_over_udp(reliable: bool, ended: Log):
+def test_answered_request_waits_timer_k_for_copies_only_over_udp(reliable: bool, ended: Log) -> None:
     transaction = NonInviteClientTransaction(OPTIONS, reliable=reliable)
     transaction.start(0.0)
     effects = transaction.receive(OPTIONS_OK, 1.0)
@@ -177,13 +177,13 @@ def test_answered_request_waits_timer_k_for_copies_only_over_udp(reliable: bool,
     assert play_silence(transaction, until=99.0) == ended
 
 
-def test_refused_invite_over_tcp_is_over_with_its_ack():
+def test_refused_invite_over_tcp_is_over_with_its_ack() -> None:
     transaction = InviteClientTransaction(INVITE, reliable=True)
     transaction.start(0.0)
     assert transaction.receive(BUSY, 1.0)[1:] == [Deliver(BUSY), Terminated()]
 
 
-def test_invite_server_says_trying_after_200_ms_only_when_the_user_is_silent():
+def test_invite_server_says_trying_after_200_ms_only_when_the_user_is_silent() -> None:
     silent = InviteServerTransaction(INVITE, reliable=False)
     assert silent.start(0.0) == [Deliver(INVITE)]
     assert play_silence(silent, until=99.0) == [(0.2, Send(TRYING))]
@@ -194,13 +194,13 @@ def test_invite_server_says_trying_after_200_ms_only_when_the_user_is_silent():
     assert quick.receive(INVITE, 3.0) == [Send(RINGING)]
 
 
-def test_copy_of_an_invite_before_any_answer_is_absorbed():
+def test_copy_of_an_invite_before_any_answer_is_absorbed() -> None:
     transaction = InviteServerTransaction(INVITE, reliable=False)
     transaction.start(0.0)
     assert transaction.receive(INVITE, 0.1) == []
 
 
-def test_final_failure_is_resent_until_timer_h_when_no_ack_comes():
+def test_final_failure_is_resent_until_timer_h_when_no_ack_comes() -> None:
     transaction = InviteServerTransaction(INVITE, reliable=False)
     transaction.start(0.0)
     assert transaction.send(BUSY, 0.0) == [Send(BUSY)]
@@ -209,14 +209,14 @@ def test_final_failure_is_resent_until_timer_h_when_no_ack_comes():
     assert log[-2:] == [(32.0, TimedOut(Event.TIMER_H)), (32.0, Terminated())]
 
 
-def test_final_failure_over_tcp_is_sent_once():
+def test_final_failure_over_tcp_is_sent_once() -> None:
     transaction = InviteServerTransaction(INVITE, reliable=True)
     transaction.start(0.0)
     transaction.send(BUSY, 0.0)
     assert play_silence(transaction, until=99.0) == [(32.0, TimedOut(Event.TIMER_H)), (32.0, Terminated())]
 
 
-def test_ack_ends_the_resending_and_its_copies_are_absorbed_for_timer_i():
+def test_ack_ends_the_resending_and_its_copies_are_absorbed_for_timer_i() -> None:
     transaction = InviteServerTransaction(INVITE, reliable=False)
     transaction.start(0.0)
     transaction.send(BUSY, 0.0)
@@ -226,7 +226,7 @@ def test_ack_ends_the_resending_and_its_copies_are_absorbed_for_timer_i():
     assert play_silence(transaction, until=99.0) == [(6.0, Terminated())]
 
 
-def test_accepted_invite_absorbs_copies_and_repeats_only_what_the_user_sends_until_timer_l():
+def test_accepted_invite_absorbs_copies_and_repeats_only_what_the_user_sends_until_timer_l() -> None:
     transaction = InviteServerTransaction(INVITE, reliable=False)
     transaction.start(0.0)
     assert transaction.send(OK, 1.0) == [Send(OK)]
@@ -237,7 +237,7 @@ def test_accepted_invite_absorbs_copies_and_repeats_only_what_the_user_sends_unt
     assert play_silence(transaction, until=99.0) == [(33.0, Terminated())]
 
 
-def test_non_invite_server_answers_copies_from_its_state_until_timer_j():
+def test_non_invite_server_answers_copies_from_its_state_until_timer_j() -> None:
     transaction = NonInviteServerTransaction(OPTIONS, reliable=False)
     assert transaction.start(0.0) == [Deliver(OPTIONS)]
     assert transaction.receive(OPTIONS, 0.5) == []
@@ -247,7 +247,7 @@ def test_non_invite_server_answers_copies_from_its_state_until_timer_j():
     assert play_silence(transaction, until=99.0) == [(33.0, Terminated())]
 
 
-def test_transport_error_ends_a_client_and_leaves_an_invite_server_alive():
+def test_transport_error_ends_a_client_and_leaves_an_invite_server_alive() -> None:
     client = InviteClientTransaction(INVITE, reliable=False)
     client.start(0.0)
     assert client.transport_failed(0.0) == [TransportFailed(), Terminated()]
@@ -260,7 +260,7 @@ def test_transport_error_ends_a_client_and_leaves_an_invite_server_alive():
 
 
 @pytest.mark.parametrize("table", [INVITE_CLIENT, NON_INVITE_CLIENT, INVITE_SERVER, NON_INVITE_SERVER])
-def test_every_state_of_a_table_leads_to_its_end(table: Table):
+def test_every_state_of_a_table_leads_to_its_end(table: Table) -> None:
     before = {state for (state, _), (after, _) in table.items() if after is State.TERMINATED}
     while grown := {s for (s, _), (after, _) in table.items() if after in before} - before:
         before |= grown
@@ -281,7 +281,7 @@ def arrivals(effects: list[object]) -> list[str]:
     return [effect.message.cseq.method for effect in effects if isinstance(effect, Received)]
 
 
-def test_request_comes_up_once_with_received_and_rport_and_its_response_goes_back_there():
+def test_request_comes_up_once_with_received_and_rport_and_its_response_goes_back_there() -> None:
     ours = layer()
     natted = Address("203.0.113.9", 40001)
     [came] = ours.receive(OPTIONS, natted, 0.0)
@@ -293,7 +293,7 @@ def test_request_comes_up_once_with_received_and_rport_and_its_response_goes_bac
     assert ours.receive(OPTIONS, natted, 0.2) == [Transmit(answer, natted)]
 
 
-def test_response_without_rport_goes_to_the_port_of_via():
+def test_response_without_rport_goes_to_the_port_of_via() -> None:
     plain = parse(
         b"OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP phone.example:5070;branch=z9hG4bKq\r\nMax-Forwards: 70\r\n"
         b"From: <sip:a@b>;tag=1\r\nTo: <sip:a@b>\r\nCall-ID: c\r\nCSeq: 1 OPTIONS\r\n\r\n"
@@ -307,7 +307,7 @@ def test_response_without_rport_goes_to_the_port_of_via():
     assert sent.destination == Address("198.51.100.7", 5070)
 
 
-def test_cancel_is_delivered_with_the_invite_it_is_for():
+def test_cancel_is_delivered_with_the_invite_it_is_for() -> None:
     ours = layer()
     [came] = ours.receive(INVITE, PEER, 0.0)
     assert isinstance(came, Received)
@@ -316,14 +316,14 @@ def test_cancel_is_delivered_with_the_invite_it_is_for():
     assert cancel.cancels == came.message
 
 
-def test_cancel_for_nothing_is_answered_481_and_not_delivered():
+def test_cancel_for_nothing_is_answered_481_and_not_delivered() -> None:
     [sent] = layer().receive(request("CANCEL"), PEER, 0.0)
     assert isinstance(sent, Transmit)
     assert isinstance(sent.message, Response)
     assert (sent.message.status, sent.message.to_tag) == (481, "ours")
 
 
-def test_same_request_by_another_way_is_answered_482():
+def test_same_request_by_another_way_is_answered_482() -> None:
     ours = layer()
     ours.receive(INVITE, PEER, 0.0)
     [sent] = ours.receive(request(branch="z9hG4bKtwo"), PEER, 0.1)
@@ -333,7 +333,7 @@ def test_same_request_by_another_way_is_answered_482():
     assert arrivals(list(ours.receive(request(branch="z9hG4bKthree", cseq=2), PEER, 0.2))) == ["INVITE"]
 
 
-def test_ack_to_a_refusal_is_absorbed_and_ack_to_a_2xx_goes_up():
+def test_ack_to_a_refusal_is_absorbed_and_ack_to_a_2xx_goes_up() -> None:
     ours = layer()
     [came] = ours.receive(INVITE, PEER, 0.0)
     assert isinstance(came, Received)
@@ -343,7 +343,7 @@ def test_ack_to_a_refusal_is_absorbed_and_ack_to_a_2xx_goes_up():
     assert arrivals(list(ours.receive(ack_of(OK, branch="z9hG4bKack"), PEER, 0.3))) == ["ACK"]
 
 
-def test_request_of_a_peer_before_rfc_3261_is_recognised_without_a_magic_branch():
+def test_request_of_a_peer_before_rfc_3261_is_recognised_without_a_magic_branch() -> None:
     ours = layer()
     old = request(branch="1")
     assert arrivals(list(ours.receive(old, PEER, 0.0))) == ["INVITE"]
@@ -351,7 +351,7 @@ def test_request_of_a_peer_before_rfc_3261_is_recognised_without_a_magic_branch(
     assert arrivals(list(ours.receive(request(branch="1", cseq=2), PEER, 1.0))) == ["INVITE"]
 
 
-def test_cancel_of_ours_goes_where_the_invite_went():
+def test_cancel_of_ours_goes_where_the_invite_went() -> None:
     ours = layer()
     ours.request(INVITE, PEER, 0.0)
     ours.receive(RINGING, PEER, 0.5)
@@ -359,11 +359,11 @@ def test_cancel_of_ours_goes_where_the_invite_went():
     assert ours.request(cancel, Address("198.51.100.99", 5060), 1.0) == [Transmit(cancel, PEER)]
 
 
-def test_response_nobody_waits_for_goes_up_without_key():
+def test_response_nobody_waits_for_goes_up_without_key() -> None:
     assert layer().receive(OK, PEER, 0.0) == [Received(OK, PEER, None)]
 
 
-def test_silence_and_transport_failure_come_up_as_408_and_503():
+def test_silence_and_transport_failure_come_up_as_408_and_503() -> None:
     ours = layer()
     ours.request(OPTIONS, PEER, 0.0)
     effects = []
@@ -377,11 +377,11 @@ def test_silence_and_transport_failure_come_up_as_408_and_503():
     assert ours.transport_failed(INVITE, 40.0) == [Failed(INVITE, key, 503, None), Finished(key, INVITE)]
 
 
-def test_respond_to_a_transaction_that_is_over_sends_nothing():
+def test_respond_to_a_transaction_that_is_over_sends_nothing() -> None:
     assert layer().respond(BUSY, 0.0) == []
 
 
-def test_heap_holds_every_deadline_and_ends_empty():
+def test_heap_holds_every_deadline_and_ends_empty() -> None:
     ours = layer()
     for number in range(2000):
         ours.request(request("OPTIONS", branch=f"z9hG4bK{number}"), PEER, number / 1000)
@@ -395,7 +395,7 @@ def test_heap_holds_every_deadline_and_ends_empty():
     assert (failed, len(ours)) == (1000, 0)
 
 
-def test_keys_of_both_sides_differ_and_ack_shares_the_key_of_its_invite():
+def test_keys_of_both_sides_differ_and_ack_shares_the_key_of_its_invite() -> None:
     assert client_key(INVITE) != server_key(INVITE)
     assert server_key(ack_of(BUSY)) == server_key(INVITE)
     assert client_key(RINGING) == client_key(INVITE)

@@ -35,7 +35,7 @@ PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
         ("sip:%61@h.", Uri("sip", "%61", "h.")),
     ],
 )
-def test_uris_parse_and_come_back(text, expected):
+def test_uris_parse_and_come_back(text, expected) -> None:
     assert parse_uri(text) == expected
     assert parse_uri(str(expected)) == expected
 
@@ -84,17 +84,17 @@ def test_uris_parse_and_come_back(text, expected):
         "sip:a@h:²",
     ],
 )
-def test_anything_else_is_refused(text):
+def test_anything_else_is_refused(text) -> None:
     with pytest.raises(GrammarError):
         parse_uri(text)
 
 
-def test_other_schemes_are_told_apart():
+def test_other_schemes_are_told_apart() -> None:
     with pytest.raises(UnsupportedScheme):
         parse_uri("mailto:a@b")
 
 
-def test_helpers_change_one_thing():
+def test_helpers_change_one_thing() -> None:
     uri = parse_uri("sip:a:secret@h;lr;x=1?s=t")
 
     assert str(uri.without_params("LR")) == "sip:a:secret@h;x=1?s=t"
@@ -104,7 +104,7 @@ def test_helpers_change_one_thing():
     assert (uri.is_loose, uri.transport, uri.param("x"), uri.param("no")) == (True, None, "1", None)
 
 
-def test_a_uri_cannot_be_built_wrong():
+def test_a_uri_cannot_be_built_wrong() -> None:
     for fields in [{"user": "a b"}, {"host": "h\r\nVia: x"}, {"port": 0}, {"params": (("x;y", None),)}]:
         with pytest.raises(GrammarError):
             Uri(**{"scheme": "sip", "user": "a", "host": "h", **fields})  # type: ignore[arg-type]
@@ -112,7 +112,7 @@ def test_a_uri_cannot_be_built_wrong():
 
 @PATIENT
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20))
-def test_any_text_can_be_a_user_part(text):
+def test_any_text_can_be_a_user_part(text) -> None:
     uri = Uri("sip", escape_user(text), "h")
     assert parse_uri(str(uri)) == uri
     assert uri.user_text == text
@@ -120,7 +120,7 @@ def test_any_text_can_be_a_user_part(text):
 
 @PATIENT
 @given(st.text('sip:tel@[]1af.;=?&%40-_"<> \n', max_size=30).map(lambda text: "sip:" + text))
-def test_accepted_uris_come_back_unchanged(text):
+def test_accepted_uris_come_back_unchanged(text) -> None:
     try:
         uri = parse_uri(text)
     except GrammarError:
@@ -144,7 +144,7 @@ def test_accepted_uris_come_back_unchanged(text):
         ('"Jörg" <sip:a@[::1]>', "Jörg", "sip:a@[::1]", None),
     ],
 )
-def test_name_addrs(text, name, uri, tag):
+def test_name_addrs(text, name, uri, tag) -> None:
     address = parse_name_addr(text)
 
     assert (address.display_name, str(address.uri), address.tag) == (name, uri, tag)
@@ -177,19 +177,19 @@ def test_name_addrs(text, name, uri, tag):
         "<<sip:a@b>>",
     ],
 )
-def test_broken_name_addrs_are_refused(text):
+def test_broken_name_addrs_are_refused(text) -> None:
     with pytest.raises(GrammarError):
         parse_name_addr(text)
 
 
 @PATIENT
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n"), max_size=20))
-def test_any_display_name_survives(name):
+def test_any_display_name_survives(name) -> None:
     address = NameAddr(name, parse_uri("sip:a@b"), (("tag", "t"),))
     assert parse_name_addr(str(address)) == address
 
 
-def test_tags_are_replaced_not_added():
+def test_tags_are_replaced_not_added() -> None:
     assert str(parse_name_addr("<sip:a@b>;tag=1").with_tag("2")) == "<sip:a@b>;tag=2"
     with pytest.raises(GrammarError):
         parse_name_addr("<sip:a@b>").with_tag("x;y")

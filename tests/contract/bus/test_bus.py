@@ -256,7 +256,7 @@ class Member:
 
 async def test_every_request_around_the_coming_and_going_of_a_group_member_is_answered(
     nats_url: str, bus: Bus, call_id: str
-):
+) -> None:
     request = AllocateLeg(call_id=call_id, main_track="m", server_track="s")
     async with Bus.connect(NatsConfig(url=nats_url), service="worker", instance="worker-1") as worker:
         for _ in range(20):

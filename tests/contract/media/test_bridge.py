@@ -43,7 +43,7 @@ async def _unbridge(call: Call, other: str) -> None:
 
 async def test_calls_on_two_workers_hear_each_other(
     bus: Bus, dial: Dial, media: ServiceProcess, neighbour: ServiceProcess, media_env: dict[str, str]
-):
+) -> None:
     await FakeTts(bus, lambda text, rate_hz: tone(float(text), 0.7, rate_hz, 0.3)).start()
     here, there = await _on(media, dial, "pcmu"), await _on(neighbour, dial, "g722")
     await here.configure(recorder={"samplerate": 16000})
@@ -86,7 +86,7 @@ async def test_calls_on_two_workers_hear_each_other(
     assert right[900] > 0.05 > 0.01 > right[500]
 
 
-async def test_several_bridges_are_mixed_and_end_with_the_leg(dial: Dial):
+async def test_several_bridges_are_mixed_and_end_with_the_leg(dial: Dial) -> None:
     hub, first, second = [await dial() for _ in range(3)]
     async with hub.phone.humming(1300), first.phone.humming(500), second.phone.humming(900):
         for other in (first, second):
@@ -100,7 +100,7 @@ async def test_several_bridges_are_mixed_and_end_with_the_leg(dial: Dial):
         await _unbridge(first, hub.call_id)
 
 
-async def test_a_bridge_delays_little(dial: Dial):
+async def test_a_bridge_delays_little(dial: Dial) -> None:
     here, there = await dial(), await dial()
     await _bridge(here, there)
     await _bridge(there, here)
@@ -114,7 +114,7 @@ async def test_a_bridge_delays_little(dial: Dial):
     assert audible[-1] - beep_ended < 0.3, "jitter buffer, bridge and a busy machine"
 
 
-async def test_a_call_is_not_bridged_to_itself(bus: Bus, dial: Dial):
+async def test_a_call_is_not_bridged_to_itself(bus: Bus, dial: Dial) -> None:
     call = await dial()
     with pytest.raises(Refused) as refused:
         await _bridge(call, call)

@@ -16,7 +16,7 @@ VAD = {"type": "silero", "silencePadding": 300}
 
 
 @pytest.mark.parametrize("codec", ["pcmu", "g722"])
-async def test_speech_becomes_events_utterances_and_transcripts(bus: Bus, dial: Dial, codec: str):
+async def test_speech_becomes_events_utterances_and_transcripts(bus: Bus, dial: Dial, codec: str) -> None:
     asr = await FakeAsr(bus, text="and so").start()
     call = await dial(codec)
     await call.configure(vad=VAD, asr={"language": "en", "modelType": "tiny"})
@@ -47,7 +47,7 @@ async def test_speech_becomes_events_utterances_and_transcripts(bus: Bus, dial: 
     assert (metrics["key"], metrics["data"]) == ("completed.asr.whisper", {"index": 0})
 
 
-async def test_deltas_share_the_index_of_their_final(bus: Bus, dial: Dial):
+async def test_deltas_share_the_index_of_their_final(bus: Bus, dial: Dial) -> None:
     asr = await FakeAsr(bus).start()
     call = await dial()
     await call.configure(asr={})
@@ -73,7 +73,7 @@ async def test_deltas_share_the_index_of_their_final(bus: Bus, dial: Dial):
     assert not call.named("speaking"), "speech events are for those who asked for vad"
 
 
-async def test_an_unfinished_utterance_is_sent_again_when_its_asr_worker_dies(bus: Bus, dial: Dial):
+async def test_an_unfinished_utterance_is_sent_again_when_its_asr_worker_dies(bus: Bus, dial: Dial) -> None:
     first = await FakeAsr(bus, "first-asr").start()
     call = await dial()
     await call.configure(asr={})
@@ -89,7 +89,7 @@ async def test_an_unfinished_utterance_is_sent_again_when_its_asr_worker_dies(bu
     assert not call.named("error")
 
 
-async def test_a_reply_leaves_a_latency_ledger(bus: Bus, dial: Dial):
+async def test_a_reply_leaves_a_latency_ledger(bus: Bus, dial: Dial) -> None:
     await FakeAsr(bus, text="hello").start()
     await FakeTts(bus, lambda _, rate_hz: tone(500, 0.2, rate_hz)).start()
     call = await dial()
@@ -107,7 +107,7 @@ async def test_a_reply_leaves_a_latency_ledger(bus: Bus, dial: Dial):
     assert all(type(value) is int for value in data.values())
 
 
-async def test_a_key_is_one_event_however_many_packets_it_takes(dial: Dial):
+async def test_a_key_is_one_event_however_many_packets_it_takes(dial: Dial) -> None:
     call = await dial()
 
     for digit in "15#5":
@@ -119,7 +119,7 @@ async def test_a_key_is_one_event_however_many_packets_it_takes(dial: Dial):
     assert call.named("dtmf")[0]["refer"] is False
 
 
-async def test_a_muted_caller_is_not_heard(bus: Bus, dial: Dial):
+async def test_a_muted_caller_is_not_heard(bus: Bus, dial: Dial) -> None:
     asr = await FakeAsr(bus, text="x").start()
     call = await dial()
     await call.configure(vad=VAD, asr={})
@@ -136,7 +136,7 @@ async def test_a_muted_caller_is_not_heard(bus: Bus, dial: Dial):
     assert not asr.frames
 
 
-async def test_parts_that_cannot_be_had_are_errors_after_the_answer(bus: Bus, dial: Dial):
+async def test_parts_that_cannot_be_had_are_errors_after_the_answer(bus: Bus, dial: Dial) -> None:
     call = await dial(connect=False)
 
     await call.configure(vad={"type": "crystal-ball"}, asr={"provider": "oracle"}, recorder={"recorderFile": "../x"})
@@ -151,7 +151,7 @@ async def test_parts_that_cannot_be_had_are_errors_after_the_answer(bus: Bus, di
     await call.until("speaking")
 
 
-async def test_recognition_without_a_worker_is_one_error(dial: Dial):
+async def test_recognition_without_a_worker_is_one_error(dial: Dial) -> None:
     call = await dial()
 
     await call.configure(asr={})
@@ -160,7 +160,7 @@ async def test_recognition_without_a_worker_is_one_error(dial: Dial):
     assert (error["sender"], error["code"]) == ("asr", 500)
 
 
-async def test_closing_waits_for_the_last_transcript(bus: Bus, dial: Dial):
+async def test_closing_waits_for_the_last_transcript(bus: Bus, dial: Dial) -> None:
     asr = await FakeAsr(bus, text="so").start()
     call = await dial()
     await call.configure(asr={})

@@ -59,7 +59,7 @@ async def site() -> AsyncIterator[Site]:
 
 
 @pytest.mark.parametrize(("path", "offset_ms"), [("/a.mp3", 0), ("/a.ogg", 400), ("/opus", 0)])
-async def test_a_url_is_played_and_fetched_once(dial: Dial, site: Site, path: str, offset_ms: int):
+async def test_a_url_is_played_and_fetched_once(dial: Dial, site: Site, path: str, offset_ms: int) -> None:
     url = site.url + path
     for count in (1, 2):
         call = await dial()
@@ -78,7 +78,7 @@ async def test_a_url_is_played_and_fetched_once(dial: Dial, site: Site, path: st
 )
 async def test_what_cannot_be_had_is_an_error_between_start_and_end(
     dial: Dial, site: Site, media: ServiceProcess, path: str, code: int
-):
+) -> None:
     call = await dial()
     url = site.url.replace("//", "//joe:secret@") + path if path.startswith("/") else path
 
@@ -93,7 +93,7 @@ async def test_what_cannot_be_had_is_an_error_between_start_and_end(
     await eventually(lambda: "leg.file_failed" in media.log, what="the log")
 
 
-async def test_audio_in_the_command_needs_no_synthesiser(dial: Dial):
+async def test_audio_in_the_command_needs_no_synthesiser(dial: Dial) -> None:
     call = await dial()
     wide = base64.b64encode(tone(600, 0.3, 16000).tobytes()).decode()
     other = base64.b64encode(tone(600, 0.3, 24000).tobytes() + b"\x01").decode()

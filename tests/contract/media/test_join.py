@@ -27,7 +27,7 @@ def _tone(text: str, rate_hz: int):
 @pytest.mark.parametrize(("first", "second"), [("pcmu", "g722"), ("g722", "pcma"), ("pcmu", "opus")])
 async def test_both_hear_each_other_and_speech_is_for_the_first_party_only(
     bus: Bus, dial: Dial, media_env: dict[str, str], first: str, second: str
-):
+) -> None:
     await FakeTts(bus, _tone).start()
     call = await dial(first)
     await call.configure(recorder={"samplerate": 16000})
@@ -54,7 +54,7 @@ async def test_both_hear_each_other_and_speech_is_for_the_first_party_only(
     assert min(right[900], right[700]) > 0.03 > 0.01 > right[500]
 
 
-async def test_early_media_is_heard_one_way_until_the_answer(dial: Dial):
+async def test_early_media_is_heard_one_way_until_the_answer(dial: Dial) -> None:
     call = await dial()
     target = await call.beside()
 
@@ -67,7 +67,7 @@ async def test_early_media_is_heard_one_way_until_the_answer(dial: Dial):
         await call.hears(900)
 
 
-async def test_who_is_muted_or_held_is_silent_to_the_other(dial: Dial):
+async def test_who_is_muted_or_held_is_silent_to_the_other(dial: Dial) -> None:
     call = await dial()
     target = await call.beside()
 
@@ -94,7 +94,7 @@ async def test_who_is_muted_or_held_is_silent_to_the_other(dial: Dial):
         await call.hears(900)
 
 
-async def test_keys_reach_the_other_party_as_telephone_events(dial: Dial):
+async def test_keys_reach_the_other_party_as_telephone_events(dial: Dial) -> None:
     call = await dial()
     target = await call.beside("g722")
     async with call.phone.humming(500), target.phone.humming(900):
@@ -123,7 +123,7 @@ async def test_keys_reach_the_other_party_as_telephone_events(dial: Dial):
 
 
 @pytest.mark.parametrize("reason", ["not wanted", "not negotiated", "muted"])
-async def test_keys_stay_where_they_are(dial: Dial, reason: str):
+async def test_keys_stay_where_they_are(dial: Dial, reason: str) -> None:
     call = await dial()
     target = await call.beside()
     if reason == "not negotiated":
@@ -140,7 +140,7 @@ async def test_keys_stay_where_they_are(dial: Dial, reason: str):
     assert not _events(call.phone)
 
 
-async def test_each_leg_is_recognised_apart_and_the_first_one_pauses_for_the_join(bus: Bus, dial: Dial):
+async def test_each_leg_is_recognised_apart_and_the_first_one_pauses_for_the_join(bus: Bus, dial: Dial) -> None:
     asr = await FakeAsr(bus, text="my fellow Americans").start()
     call = await dial()
     target = await call.beside("g722")
@@ -165,7 +165,7 @@ async def test_each_leg_is_recognised_apart_and_the_first_one_pauses_for_the_joi
     assert (again["trackId"], again["index"], "refer" in again) == (call.call_id, 0, False)
 
 
-async def test_a_join_needs_two_legs(bus: Bus, dial: Dial):
+async def test_a_join_needs_two_legs(bus: Bus, dial: Dial) -> None:
     call = await dial()
 
     for other, code in (("refer", 404), ("main", 400)):

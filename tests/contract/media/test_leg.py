@@ -17,7 +17,7 @@ from tests.harness import eventually
 from tests.peers.rtp import loud, open_peer, tone
 
 
-async def test_a_leg_sends_silence_from_the_start_in_even_packets(dial: Dial):
+async def test_a_leg_sends_silence_from_the_start_in_even_packets(dial: Dial) -> None:
     call = await dial()
 
     packets = await call.phone.packets(25)
@@ -33,7 +33,7 @@ async def test_a_leg_sends_silence_from_the_start_in_even_packets(dial: Dial):
     assert call.allocated.address == "127.0.0.1"
 
 
-async def test_media_ready_comes_once_with_the_first_valid_packet(dial: Dial):
+async def test_media_ready_comes_once_with_the_first_valid_packet(dial: Dial) -> None:
     call = await dial()
 
     for data in (
@@ -53,7 +53,7 @@ async def test_media_ready_comes_once_with_the_first_valid_packet(dial: Dial):
     assert [event["event"] for event in call.events] == ["mediaReady"]
 
 
-async def test_a_stranger_neither_injects_audio_nor_draws_ours(dial: Dial, media_env: dict[str, str]):
+async def test_a_stranger_neither_injects_audio_nor_draws_ours(dial: Dial, media_env: dict[str, str]) -> None:
     call = await dial()
     await call.configure(recorder={"samplerate": 8000})
     stranger = await open_peer()
@@ -70,7 +70,7 @@ async def test_a_stranger_neither_injects_audio_nor_draws_ours(dial: Dial, media
     assert not _channels(path)[:, 0].any()
 
 
-async def test_connect_anew_moves_the_audio(bus: Bus, dial: Dial):
+async def test_connect_anew_moves_the_audio(bus: Bus, dial: Dial) -> None:
     await FakeTts(bus, lambda _, rate_hz: tone(700, 0.5, rate_hz)).start()
     call = await dial()
     await call.phone.packets(5)
@@ -90,7 +90,7 @@ async def test_connect_anew_moves_the_audio(bus: Bus, dial: Dial):
 
 
 @pytest.mark.parametrize("direction", ["recvonly", "inactive"])
-async def test_nothing_is_sent_when_the_direction_forbids_it(dial: Dial, direction: str):
+async def test_nothing_is_sent_when_the_direction_forbids_it(dial: Dial, direction: str) -> None:
     call = await dial()
     await call.phone.packets(5)
 
@@ -106,7 +106,9 @@ async def test_nothing_is_sent_when_the_direction_forbids_it(dial: Dial, directi
     assert resumed.timestamp - packets[heard - 1].timestamp & 0xFFFFFFFF > 20 * 160
 
 
-async def test_the_recording_has_the_caller_left_and_the_server_right(bus: Bus, dial: Dial, media_env: dict[str, str]):
+async def test_the_recording_has_the_caller_left_and_the_server_right(
+    bus: Bus, dial: Dial, media_env: dict[str, str]
+) -> None:
     await FakeTts(bus, lambda _, rate_hz: tone(900, 0.6, rate_hz)).start()
     call = await dial()
     await call.configure(recorder={"recorderFile": "calls/{id}-r", "samplerate": 16000})
@@ -124,7 +126,7 @@ async def test_the_recording_has_the_caller_left_and_the_server_right(bus: Bus, 
     assert right[1] == pytest.approx(900, abs=2)
 
 
-async def test_a_caller_on_hold_is_recorded_as_silence(dial: Dial, media_env: dict[str, str]):
+async def test_a_caller_on_hold_is_recorded_as_silence(dial: Dial, media_env: dict[str, str]) -> None:
     call = await dial(connect=False)
     await call.configure(recorder={})
     await call.connect(on_hold=True, direction="recvonly")
@@ -137,7 +139,7 @@ async def test_a_caller_on_hold_is_recorded_as_silence(dial: Dial, media_env: di
     assert not audio.any()
 
 
-async def test_lost_packets_are_concealed(dial: Dial, media_env: dict[str, str]):
+async def test_lost_packets_are_concealed(dial: Dial, media_env: dict[str, str]) -> None:
     call = await dial()
     await call.configure(recorder={"samplerate": 8000})
     frames = [call.phone.frame(tone(400, 0.8, 8000)[start : start + 160]) for start in range(0, 6400, 160)]
@@ -157,7 +159,7 @@ async def test_lost_packets_are_concealed(dial: Dial, media_env: dict[str, str])
 
 async def test_a_recording_that_cannot_be_written_is_an_error_and_the_call_goes_on(
     dial: Dial, media_env: dict[str, str]
-):
+) -> None:
     folder = Path(media_env["DIALBUS_RECORDER_PATH"])
     (folder / "in-the-way.wav").mkdir(parents=True, exist_ok=True)
     call = await dial()
@@ -170,7 +172,7 @@ async def test_a_recording_that_cannot_be_written_is_an_error_and_the_call_goes_
     await call.phone.packets(heard + 5)
 
 
-async def test_sender_reports_come_and_say_how_the_caller_is_received(dial: Dial):
+async def test_sender_reports_come_and_say_how_the_caller_is_received(dial: Dial) -> None:
     call = await dial()
 
     await call.phone.speak(np.zeros(8000 * 11 // 2, np.int16))
@@ -184,7 +186,7 @@ async def test_sender_reports_come_and_say_how_the_caller_is_received(dial: Dial
     assert report[32] == 0, "nothing was lost"
 
 
-async def test_ten_legs_hear_only_their_own_tone(bus: Bus, dial: Dial):
+async def test_ten_legs_hear_only_their_own_tone(bus: Bus, dial: Dial) -> None:
     await FakeTts(bus, lambda text, rate_hz: tone(float(text), 1.0, rate_hz)).start()
     calls = [await dial(codec) for codec in ("pcmu", "pcma", "g722", "pcmu", "pcma") * 2]
 
@@ -197,7 +199,7 @@ async def test_ten_legs_hear_only_their_own_tone(bus: Bus, dial: Dial):
         assert frequency == pytest.approx(300 + 100 * index, abs=1)
 
 
-async def test_a_call_has_one_leg_and_a_closed_leg_is_gone(bus: Bus, dial: Dial):
+async def test_a_call_has_one_leg_and_a_closed_leg_is_gone(bus: Bus, dial: Dial) -> None:
     call = await dial()
     request = AllocateLeg(call_id=call.call_id, main_track="m", server_track=SERVER)
 
@@ -213,7 +215,7 @@ async def test_a_call_has_one_leg_and_a_closed_leg_is_gone(bus: Bus, dial: Dial)
     call.closed = False
 
 
-async def test_a_closed_leg_tells_its_recording(dial: Dial, media_env: dict[str, str]):
+async def test_a_closed_leg_tells_its_recording(dial: Dial, media_env: dict[str, str]) -> None:
     call, plain = await dial(), await dial()
     await call.configure(recorder={"samplerate": 8000})
     await call.phone.speak(tone(400, 0.3, 8000))
@@ -226,7 +228,7 @@ async def test_a_closed_leg_tells_its_recording(dial: Dial, media_env: dict[str,
     assert (await plain.close()).recordings == ()
 
 
-async def test_a_second_leg_is_taken_beside_the_first_and_is_driven_apart(bus: Bus, dial: Dial):
+async def test_a_second_leg_is_taken_beside_the_first_and_is_driven_apart(bus: Bus, dial: Dial) -> None:
     await FakeTts(bus, lambda text, rate_hz: tone(float(text), 0.3, rate_hz)).start()
     call = await dial()
     other = await call.beside("g722")

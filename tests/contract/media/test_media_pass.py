@@ -78,7 +78,7 @@ async def _passed(dial: Dial, server: Server, codec: str = "pcmu", **option: int
 )
 async def test_audio_goes_both_ways_in_exact_packets(
     dial: Dial, server: Server, codec: str, to_peer_hz: int, from_peer_hz: int
-):
+) -> None:
     call = await _passed(dial, server, codec, outputSampleRate=to_peer_hz, inputSampleRate=from_peer_hz)
 
     assert server.paths == [f"/pass?key=1&sample_rate={to_peer_hz}&packet_size=1920"]
@@ -101,7 +101,7 @@ async def test_audio_goes_both_ways_in_exact_packets(
     assert [event["event"] for event in call.events] == ["trackStart", "mediaReady", "trackEnd"]
 
 
-async def test_speech_sounds_on_top_and_the_pass_stays(bus: Bus, dial: Dial, server: Server):
+async def test_speech_sounds_on_top_and_the_pass_stays(bus: Bus, dial: Dial, server: Server) -> None:
     await FakeTts(bus, lambda _, rate: tone(1500, 0.5, rate, 0.3)).start()
     call = await _passed(dial, server, inputSampleRate=8000)
 
@@ -127,7 +127,7 @@ def _seconds_of(audio: Pcm, frequency: int) -> float:
     return float((levels > 3000).sum()) / 50
 
 
-async def test_the_call_goes_on_when_the_server_leaves(dial: Dial, server: Server):
+async def test_the_call_goes_on_when_the_server_leaves(dial: Dial, server: Server) -> None:
     call = await _passed(dial, server)
     assert server.connection is not None
 
@@ -148,7 +148,7 @@ async def test_the_call_goes_on_when_the_server_leaves(dial: Dial, server: Serve
 )  # fmt: skip
 async def test_a_pass_that_cannot_be_opened_is_an_error_after_the_answer(
     dial: Dial, media: ServiceProcess, option: dict, code: int
-):
+) -> None:
     call = await dial(connect=False)
 
     await call.configure(media_pass={"inputSampleRate": 8000, "outputSampleRate": 8000, **option})
@@ -162,7 +162,7 @@ async def test_a_pass_that_cannot_be_opened_is_an_error_after_the_answer(
     assert "token=x" not in media.log
 
 
-async def test_a_slow_server_does_not_hold_up_the_call(dial: Dial):
+async def test_a_slow_server_does_not_hold_up_the_call(dial: Dial) -> None:
     answering = asyncio.Event()
 
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -18,7 +18,7 @@ JFK = Path(__file__).parents[2] / "data" / "voices" / "jfk.wav"
 
 
 @pytest.mark.parametrize("codec", ["pcmu", "g722"])
-async def test_a_subscriber_gets_both_tracks_in_frames_of_16_khz(bus: Bus, dial: Dial, codec: str):
+async def test_a_subscriber_gets_both_tracks_in_frames_of_16_khz(bus: Bus, dial: Dial, codec: str) -> None:
     await FakeTts(bus, lambda text, rate_hz: tone(700, 0.5, rate_hz)).start()
     call = await dial(codec)
     frames: list[bytes] = []
@@ -52,7 +52,7 @@ async def test_a_subscriber_gets_both_tracks_in_frames_of_16_khz(bus: Bus, dial:
     assert len(frames) <= count + 2
 
 
-async def test_a_silent_party_is_told_once_and_one_on_hold_is_not_missed(bus: Bus, dial: Dial):
+async def test_a_silent_party_is_told_once_and_one_on_hold_is_not_missed(bus: Bus, dial: Dial) -> None:
     call, clock = await dial(connect=False), await dial()
     told = await requests_to(bus, LegInactive, call_id=call.call_id)
     await call.configure(inactivity_timeout_s=0.4)
@@ -69,7 +69,7 @@ async def test_a_silent_party_is_told_once_and_one_on_hold_is_not_missed(bus: Bu
     assert told.empty()
 
 
-async def test_quiet_speech_is_recorded_at_an_even_level(dial: Dial, media_env: dict[str, str]):
+async def test_quiet_speech_is_recorded_at_an_even_level(dial: Dial, media_env: dict[str, str]) -> None:
     plain, lifted = await dial(), await dial()
     for call, more in ((plain, {}), (lifted, {"agc": {"initialGainDb": 20, "headroomDb": 12}})):
         await call.configure(recorder={"samplerate": 8000}, vad={}, **more)
@@ -83,7 +83,9 @@ async def test_quiet_speech_is_recorded_at_an_even_level(dial: Dial, media_env: 
     assert 20 * np.log10(levels[1] / levels[0]) == pytest.approx(20, abs=6)
 
 
-async def test_ambiance_sounds_softly_and_steps_back_for_speech(bus: Bus, dial: Dial, media_env: dict[str, str]):
+async def test_ambiance_sounds_softly_and_steps_back_for_speech(
+    bus: Bus, dial: Dial, media_env: dict[str, str]
+) -> None:
     path = Path(media_env["DIALBUS_MEDIA_PATH"]) / "office.wav"
     path.parent.mkdir(parents=True, exist_ok=True)
     with wave.open(str(path), "wb") as file:
@@ -108,7 +110,7 @@ async def test_ambiance_sounds_softly_and_steps_back_for_speech(bus: Bus, dial: 
     await eventually(lambda: level() < 0.001, what="silence for good")
 
 
-async def test_what_is_not_to_be_had_is_told_after_the_answer(dial: Dial):
+async def test_what_is_not_to_be_had_is_told_after_the_answer(dial: Dial) -> None:
     call = await dial(connect=False)
     await call.configure(
         unsupported=["eou", "realtime"], vad={"type": "guess"}, ambiance={"path": "missing.wav"}, agc={"maxGainDb": -3}
@@ -122,7 +124,7 @@ async def test_what_is_not_to_be_had_is_told_after_the_answer(dial: Dial):
     assert {event["trackId"] for event in call.events} == {call.call_id}
 
 
-async def test_g2_early_media_does_not_let_complaints_out_before_the_answer(dial: Dial):
+async def test_g2_early_media_does_not_let_complaints_out_before_the_answer(dial: Dial) -> None:
     call = await dial(connect=False)
     await call.configure(answered=False, vad={"type": "guess"})
     await call.connect()
@@ -137,7 +139,7 @@ async def test_g2_early_media_does_not_let_complaints_out_before_the_answer(dial
     assert [event["sender"] for event in call.named("error")] == ["vad", "asr", "eou"]
 
 
-async def test_no_speech_is_told_where_nobody_wants_detection(dial: Dial):
+async def test_no_speech_is_told_where_nobody_wants_detection(dial: Dial) -> None:
     silent, plain = await dial(), await dial()
     await silent.configure(vad={"type": "nop"})
     await plain.configure(vad={"type": "webrtc"})

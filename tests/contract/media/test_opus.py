@@ -12,7 +12,7 @@ from tests.contract.media.conftest import Dial, FakeTts
 from tests.peers.rtp import loud, tone
 
 
-async def test_opus_is_heard_both_ways_and_keys_on_its_clock(bus: Bus, dial: Dial, media_env: dict[str, str]):
+async def test_opus_is_heard_both_ways_and_keys_on_its_clock(bus: Bus, dial: Dial, media_env: dict[str, str]) -> None:
     await FakeTts(bus, lambda _, rate_hz: tone(700, 0.8, rate_hz)).start()
     call = await dial("opus")
     await call.configure(recorder={"samplerate": 16000})

@@ -21,7 +21,7 @@ def _tone(text: str, rate_hz: int):
 
 
 @pytest.mark.parametrize("codec", ["pcmu", "pcma", "g722"])
-async def test_synthesised_audio_is_heard_exactly(bus: Bus, dial: Dial, codec: str):
+async def test_synthesised_audio_is_heard_exactly(bus: Bus, dial: Dial, codec: str) -> None:
     tts = await FakeTts(bus, _tone).start()
     call = await dial(codec)
 
@@ -43,7 +43,7 @@ async def test_synthesised_audio_is_heard_exactly(bus: Bus, dial: Dial, codec: s
     assert call.events[1]["data"]["length"] == 2 * 0.8 * call.phone.rate_hz
 
 
-async def test_a_second_command_of_the_same_playback_is_heard_behind_the_first(bus: Bus, dial: Dial):
+async def test_a_second_command_of_the_same_playback_is_heard_behind_the_first(bus: Bus, dial: Dial) -> None:
     await FakeTts(bus, _tone).start()
     call = await dial()
 
@@ -61,7 +61,7 @@ async def test_a_second_command_of_the_same_playback_is_heard_behind_the_first(b
     assert loud(audio[middle:], 8000)[1] == pytest.approx(900, abs=30)
 
 
-async def test_interrupt_cuts_the_audio_at_once(bus: Bus, dial: Dial):
+async def test_interrupt_cuts_the_audio_at_once(bus: Bus, dial: Dial) -> None:
     await FakeTts(bus, _tone).start()
     call = await dial()
     await call.do("tts", text="600 5", playId="p")
@@ -83,7 +83,7 @@ async def test_interrupt_cuts_the_audio_at_once(bus: Bus, dial: Dial):
     assert loud(call.phone.audio(), 8000)[0] == pytest.approx(cut["current"] / 1000, abs=0.03)
 
 
-async def test_a_cancelled_synthesis_is_told_to_the_worker(bus: Bus, dial: Dial):
+async def test_a_cancelled_synthesis_is_told_to_the_worker(bus: Bus, dial: Dial) -> None:
     tts = await FakeTts(bus, _tone, silent=True).start()
     call = await dial()
     await call.do("tts", text="600 5")
@@ -95,7 +95,7 @@ async def test_a_cancelled_synthesis_is_told_to_the_worker(bus: Bus, dial: Dial)
     assert tts.cancelled[0].utterance_id == tts.asked[0].utterance_id
 
 
-async def test_auto_hangup_is_told_to_the_owner_after_the_track_end_is_stored(bus: Bus, dial: Dial):
+async def test_auto_hangup_is_told_to_the_owner_after_the_track_end_is_stored(bus: Bus, dial: Dial) -> None:
     await FakeTts(bus, _tone).start()
     call = await dial()
 
@@ -105,7 +105,7 @@ async def test_auto_hangup_is_told_to_the_owner_after_the_track_end_is_stored(bu
     await call.until("trackEnd", timeout_s=0.5)
 
 
-async def test_wait_input_timeout_is_a_silence_of_the_server_side_track(bus: Bus, dial: Dial):
+async def test_wait_input_timeout_is_a_silence_of_the_server_side_track(bus: Bus, dial: Dial) -> None:
     await FakeTts(bus, _tone).start()
     call = await dial()
 
@@ -119,7 +119,7 @@ async def test_wait_input_timeout_is_a_silence_of_the_server_side_track(bus: Bus
     assert silence["timestamp"] >= silence["startTime"] + 140
 
 
-async def test_mute_of_the_server_side_track_is_heard_as_silence_until_unmute(bus: Bus, dial: Dial):
+async def test_mute_of_the_server_side_track_is_heard_as_silence_until_unmute(bus: Bus, dial: Dial) -> None:
     await FakeTts(bus, _tone).start()
     call = await dial()
 
@@ -135,7 +135,7 @@ async def test_mute_of_the_server_side_track_is_heard_as_silence_until_unmute(bu
     assert loud(call.phone.audio(), 8000)[1] == pytest.approx(800, abs=3)
 
 
-async def test_pause_freezes_the_playback(bus: Bus, dial: Dial):
+async def test_pause_freezes_the_playback(bus: Bus, dial: Dial) -> None:
     await FakeTts(bus, _tone).start()
     call = await dial()
     await call.do("tts", text="600 0.6")
@@ -155,7 +155,7 @@ async def test_pause_freezes_the_playback(bus: Bus, dial: Dial):
 @pytest.mark.parametrize(
     ("option", "code"), [({"provider": "nobody"}, 404), ({}, 500)], ids=["unknown provider", "no worker"]
 )
-async def test_speech_that_cannot_be_had_is_an_error_and_the_call_goes_on(dial: Dial, option: dict, code: int):
+async def test_speech_that_cannot_be_had_is_an_error_and_the_call_goes_on(dial: Dial, option: dict, code: int) -> None:
     call = await dial()
 
     await call.do("tts", text="hello", option=option)
@@ -166,7 +166,7 @@ async def test_speech_that_cannot_be_had_is_an_error_and_the_call_goes_on(dial: 
     assert (error["sender"], error["code"], error["trackId"]) == ("tts", code, SERVER)
 
 
-async def test_synthesis_that_breaks_off_is_an_error_and_what_came_is_played(bus: Bus, dial: Dial):
+async def test_synthesis_that_breaks_off_is_an_error_and_what_came_is_played(bus: Bus, dial: Dial) -> None:
     await FakeTts(bus, _tone, failure="the voice is hoarse").start()
     call = await dial()
 
@@ -178,7 +178,7 @@ async def test_synthesis_that_breaks_off_is_an_error_and_what_came_is_played(bus
     assert loud(call.phone.audio(), 8000)[0] == pytest.approx(0.4, abs=0.005)
 
 
-async def test_a_local_file_is_played(dial: Dial, media_env: dict[str, str]):
+async def test_a_local_file_is_played(dial: Dial, media_env: dict[str, str]) -> None:
     path = Path(media_env["DIALBUS_MEDIA_PATH"]) / "bell.wav"
     path.parent.mkdir(parents=True, exist_ok=True)
     with wave.open(str(path), "wb") as file:
@@ -199,7 +199,7 @@ async def test_a_local_file_is_played(dial: Dial, media_env: dict[str, str]):
 @pytest.mark.parametrize(
     "url", ["missing.wav", "../secret.wav", "/etc/passwd", "http://127.0.0.1:9/a.wav", "file:///a"]
 )
-async def test_a_file_that_cannot_be_played_is_an_error_between_start_and_end(dial: Dial, url: str):
+async def test_a_file_that_cannot_be_played_is_an_error_between_start_and_end(dial: Dial, url: str) -> None:
     call = await dial()
 
     await call.do("play", url=url)
@@ -209,7 +209,7 @@ async def test_a_file_that_cannot_be_played_is_an_error_between_start_and_end(di
     assert call.events[1]["sender"] == f"filetrack: {url}"
 
 
-async def test_closing_cuts_what_plays_and_stores_everything_before_the_reply(bus: Bus, dial: Dial):
+async def test_closing_cuts_what_plays_and_stores_everything_before_the_reply(bus: Bus, dial: Dial) -> None:
     await FakeTts(bus, _tone).start()
     call = await dial()
     await call.do("tts", text="600 5")
@@ -224,7 +224,7 @@ async def test_closing_cuts_what_plays_and_stores_everything_before_the_reply(bu
     assert await bus.last_sequence() == before
 
 
-async def test_a_leg_that_nobody_answered_yet_has_nothing_to_interrupt(dial: Dial):
+async def test_a_leg_that_nobody_answered_yet_has_nothing_to_interrupt(dial: Dial) -> None:
     call = await dial(connect=False)
 
     await call.do("interrupt")
@@ -236,7 +236,7 @@ async def test_a_leg_that_nobody_answered_yet_has_nothing_to_interrupt(dial: Dia
     assert call.events == []
 
 
-async def test_a_command_that_failed_is_told_on_the_main_track(dial: Dial):
+async def test_a_command_that_failed_is_told_on_the_main_track(dial: Dial) -> None:
     call = await dial()
 
     await call.do("pause")
@@ -244,7 +244,7 @@ async def test_a_command_that_failed_is_told_on_the_main_track(dial: Dial):
     assert (error["sender"], error["trackId"]) == ("command", call.call_id)
 
 
-async def test_bad_commands_are_refused(dial: Dial):
+async def test_bad_commands_are_refused(dial: Dial) -> None:
     call = await dial()
 
     for fields in ({"command": "dance"}, {"command": "tts"}, {"command": "hangup"}):
@@ -253,7 +253,7 @@ async def test_bad_commands_are_refused(dial: Dial):
         assert refused.value.code == 400
 
 
-async def test_stop_playback_is_answered_when_the_track_end_is_stored(bus: Bus, dial: Dial):
+async def test_stop_playback_is_answered_when_the_track_end_is_stored(bus: Bus, dial: Dial) -> None:
     await FakeTts(bus, _tone).start()
     call = await dial()
 
@@ -272,7 +272,7 @@ async def test_stop_playback_is_answered_when_the_track_end_is_stored(bus: Bus, 
     assert call.ended.empty(), "what is stopped hangs nothing up"
 
 
-async def test_a_looped_file_is_one_track_until_it_is_stopped(dial: Dial, media_env: dict[str, str]):
+async def test_a_looped_file_is_one_track_until_it_is_stopped(dial: Dial, media_env: dict[str, str]) -> None:
     path = Path(media_env["DIALBUS_MEDIA_PATH"]) / "hold.wav"
     path.parent.mkdir(parents=True, exist_ok=True)
     with wave.open(str(path), "wb") as file:

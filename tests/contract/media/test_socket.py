@@ -96,7 +96,7 @@ async def open_socket(bus: Bus, media: ServiceProcess, call_id: str) -> AsyncIte
 )  # fmt: skip
 async def test_a_tone_goes_both_ways(
     bus: Bus, open_socket: OpenSocket, media_env: dict[str, str], codec: str, rate_hz: int, message_bytes: int
-):
+) -> None:
     await FakeTts(bus, lambda _, rate: tone(700, 0.5, rate)).start()
     call = await open_socket(codec, rate_hz)
     client: Socket = call.phone
@@ -134,7 +134,7 @@ def _heard(path: Path) -> tuple[float, float] | None:
     return found if found[0] > 0.9 and not left[-1600:].any() else None
 
 
-async def test_a_file_sent_at_once_is_recognised_whole_at_its_pace(bus: Bus, open_socket: OpenSocket):
+async def test_a_file_sent_at_once_is_recognised_whole_at_its_pace(bus: Bus, open_socket: OpenSocket) -> None:
     asr = await FakeAsr(bus, text="my fellow Americans").start()
     call = await open_socket()
     await call.configure(vad={"silencePadding": 300}, asr={})
@@ -149,14 +149,14 @@ async def test_a_file_sent_at_once_is_recognised_whole_at_its_pace(bus: Bus, ope
     assert len(asr.audio()) / 16000 == pytest.approx(2.2, abs=0.5)
 
 
-async def test_an_unknown_codec_is_refused(bus: Bus, open_socket: OpenSocket):
+async def test_an_unknown_codec_is_refused(bus: Bus, open_socket: OpenSocket) -> None:
     for codec in ("opus", "mp3", ""):
         with pytest.raises(Refused) as refused:
             await open_socket(codec)
         assert (refused.value.code, "pcm, pcmu, pcma, g722" in refused.value.reason) == (400, True)
 
 
-async def test_the_client_of_a_socket_is_joined_to_a_phone(open_socket: OpenSocket):
+async def test_the_client_of_a_socket_is_joined_to_a_phone(open_socket: OpenSocket) -> None:
     call = await open_socket("pcm", 24000)
     client: Socket = call.phone
     target = await call.beside("pcmu")

@@ -55,7 +55,7 @@ def recorded(media_env: dict[str, str], call: Call) -> np.ndarray:
 @pytest.mark.parametrize(("codec", "rate_hz"), [("opus", 16000), ("pcmu", 8000), ("pcma", 8000), ("g722", 16000)])
 async def test_audio_both_ways_and_keys(
     bus: Bus, peer: WebRtcPeer, allocate: Dial, media_env: dict[str, str], codec: str, rate_hz: int
-):
+) -> None:
     tts = await FakeTts(bus, lambda _, rate_hz: tone(700, 1.0, rate_hz)).start()
     call = await allocate(await peer.offer(codec))
     await call.configure(recorder={"samplerate": 16000})
@@ -86,7 +86,7 @@ async def test_audio_both_ways_and_keys(
     assert call.events[-1]["ssrc"] == call.allocated.ssrc
 
 
-async def test_the_answer_is_one_audio_line_with_what_was_chosen(peer: WebRtcPeer, allocate: Dial):
+async def test_the_answer_is_one_audio_line_with_what_was_chosen(peer: WebRtcPeer, allocate: Dial) -> None:
     offer = await peer.offer("pcma", "opus")
     video = "m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=rtpmap:96 VP8/90000\r\na=mid:7\r\n"
     call = await allocate(offer + video)
@@ -120,7 +120,7 @@ async def test_the_answer_is_one_audio_line_with_what_was_chosen(peer: WebRtcPee
         (lambda sdp: sdp.replace("UDP/TLS/RTP/SAVPF", "RTP/AVP"), 488),
     ],
 )
-async def test_an_offer_that_cannot_be_used_is_refused(peer: WebRtcPeer, allocate: Dial, edit, code: int):
+async def test_an_offer_that_cannot_be_used_is_refused(peer: WebRtcPeer, allocate: Dial, edit, code: int) -> None:
     offer = await peer.offer("opus")
 
     with pytest.raises(Refused) as refusal:
@@ -130,7 +130,7 @@ async def test_an_offer_that_cannot_be_used_is_refused(peer: WebRtcPeer, allocat
 
 
 @pytest.mark.parametrize("codec", ["opus", "pcmu"])
-async def test_an_offer_of_one_codec_without_keys_is_enough(peer: WebRtcPeer, allocate: Dial, codec: str):
+async def test_an_offer_of_one_codec_without_keys_is_enough(peer: WebRtcPeer, allocate: Dial, codec: str) -> None:
     call = await allocate(await peer.offer(codec, telephone_event=None))
 
     await peer.answer(call.allocated.sdp)
@@ -140,7 +140,7 @@ async def test_an_offer_of_one_codec_without_keys_is_enough(peer: WebRtcPeer, al
 
 
 @pytest.mark.parametrize("style", ["{}", "a={}", "{short}"])
-async def test_candidates_may_come_later(bus: Bus, peer: WebRtcPeer, allocate: Dial, style: str):
+async def test_candidates_may_come_later(bus: Bus, peer: WebRtcPeer, allocate: Dial, style: str) -> None:
     offer = await peer.offer("pcmu")
     call = await allocate(webrtc.without_candidates(offer))
 
@@ -153,7 +153,7 @@ async def test_candidates_may_come_later(bus: Bus, peer: WebRtcPeer, allocate: D
     await call.until("mediaReady")
 
 
-async def test_a_bad_candidate_is_refused_and_a_useless_one_ignored(bus: Bus, peer: WebRtcPeer, allocate: Dial):
+async def test_a_bad_candidate_is_refused_and_a_useless_one_ignored(bus: Bus, peer: WebRtcPeer, allocate: Dial) -> None:
     call = await allocate(await peer.offer("pcmu"))
 
     for text in (
@@ -176,7 +176,7 @@ async def test_a_bad_candidate_is_refused_and_a_useless_one_ignored(bus: Bus, pe
     await call.until("mediaReady")
 
 
-async def test_a_candidate_is_nothing_to_a_leg_of_another_kind(bus: Bus, dial: Dial):
+async def test_a_candidate_is_nothing_to_a_leg_of_another_kind(bus: Bus, dial: Dial) -> None:
     call = await dial()
 
     with pytest.raises(Refused) as refusal:
@@ -185,7 +185,7 @@ async def test_a_candidate_is_nothing_to_a_leg_of_another_kind(bus: Bus, dial: D
     assert refusal.value.code == 409
 
 
-async def test_a_peer_that_never_comes_is_lost_in_time(peer: WebRtcPeer, allocate: Dial):
+async def test_a_peer_that_never_comes_is_lost_in_time(peer: WebRtcPeer, allocate: Dial) -> None:
     call = await allocate(await peer.offer("opus"), handshake_timeout_s=1.0)
 
     lost = await next_message(call.lost)
@@ -194,7 +194,7 @@ async def test_a_peer_that_never_comes_is_lost_in_time(peer: WebRtcPeer, allocat
     assert not call.events
 
 
-async def test_a_peer_with_another_certificate_is_not_spoken_to(peer: WebRtcPeer, allocate: Dial):
+async def test_a_peer_with_another_certificate_is_not_spoken_to(peer: WebRtcPeer, allocate: Dial) -> None:
     offer = await peer.offer("opus")
     digest = re.search(r"a=fingerprint:sha-256 (\S+)", offer)[1]
     call = await allocate(offer.replace(digest, f"{digest[3:]}:{digest[:2]}"))
@@ -205,7 +205,7 @@ async def test_a_peer_with_another_certificate_is_not_spoken_to(peer: WebRtcPeer
     assert not call.events
 
 
-async def test_a_peer_that_hangs_up_is_lost(peer: WebRtcPeer, allocate: Dial):
+async def test_a_peer_that_hangs_up_is_lost(peer: WebRtcPeer, allocate: Dial) -> None:
     call = await allocate(await peer.offer("opus"))
     await peer.answer(call.allocated.sdp)
     await call.until("mediaReady")
@@ -216,7 +216,7 @@ async def test_a_peer_that_hangs_up_is_lost(peer: WebRtcPeer, allocate: Dial):
     assert (lost.reason, lost.hung_up) == ("the peer closed the connection", True)
 
 
-async def test_closing_the_leg_says_goodbye(peer: WebRtcPeer, allocate: Dial):
+async def test_closing_the_leg_says_goodbye(peer: WebRtcPeer, allocate: Dial) -> None:
     call = await allocate(await peer.offer("opus"))
     await peer.answer(call.allocated.sdp)
     await call.until("mediaReady")
@@ -227,7 +227,7 @@ async def test_closing_the_leg_says_goodbye(peer: WebRtcPeer, allocate: Dial):
     assert call.lost.empty()
 
 
-async def test_a_passive_part_is_taken_when_the_offer_wants_to_open_dtls(peer: WebRtcPeer, allocate: Dial):
+async def test_a_passive_part_is_taken_when_the_offer_wants_to_open_dtls(peer: WebRtcPeer, allocate: Dial) -> None:
     offer = await peer.offer("pcmu")
     call = await allocate(offer.replace("a=setup:actpass", "a=setup:active"))
     assert "a=setup:passive" in call.allocated.sdp

@@ -15,7 +15,7 @@ from tests.harness import eventually, next_message, requests_to, run_service
 
 async def test_a_full_worker_leaves_the_group_and_comes_back_with_room(
     bus: Bus, service_env: dict[str, str], call_id: str
-):
+) -> None:
     first, second = (
         AllocateLeg(call_id=f"{call_id}-{name}", main_track="m", server_track=SERVER) for name in ("a", "b")
     )
@@ -32,7 +32,7 @@ async def test_a_full_worker_leaves_the_group_and_comes_back_with_room(
 
 async def test_a_worker_takes_the_kinds_it_accepts_and_further_legs_of_its_calls_though_it_is_full(
     bus: Bus, service_env: dict[str, str], call_id: str
-):
+) -> None:
     socket, rtp = (
         AllocateLeg(call_id=f"{call_id}-{kind}", kind=kind, main_track="m", server_track=SERVER)
         for kind in ("socket", "rtp")
@@ -62,7 +62,7 @@ async def test_a_worker_takes_the_kinds_it_accepts_and_further_legs_of_its_calls
         assert await service.exited(1.5) == 0
 
 
-async def test_a_leg_whose_owner_died_is_closed(bus: Bus, service_env: dict[str, str], call_id: str):
+async def test_a_leg_whose_owner_died_is_closed(bus: Bus, service_env: dict[str, str], call_id: str) -> None:
     orphan, other = (AllocateLeg(call_id=f"{call_id}-{name}", main_track="m", server_track=SERVER) for name in "ab")
     sessions = await Sessions.open(bus)
     for request, owner in ((orphan, "dead-ua"), (other, "living-ua")):
@@ -81,7 +81,7 @@ async def test_a_leg_whose_owner_died_is_closed(bus: Bus, service_env: dict[str,
 
 async def test_sigterm_tells_the_owner_and_waits_for_the_legs_to_be_closed(
     bus: Bus, service_env: dict[str, str], call_id: str
-):
+) -> None:
     owned, orphan = (
         AllocateLeg(call_id=f"{call_id}-{name}", main_track="m", server_track=SERVER) for name in ("a", "b")
     )

@@ -12,7 +12,7 @@ HOST = "842163049 1 udp 1677729535 203.0.113.9 50321"
 
 
 @pytest.mark.parametrize("prefix", ["", "candidate:", "a=candidate:", "  a=candidate:"])
-def test_the_prefix_may_be_there_or_not(prefix: str):
+def test_the_prefix_may_be_there_or_not(prefix: str) -> None:
     found = parse(f"{prefix}{HOST} typ srflx raddr 10.0.0.5 rport 50321 generation 0 ufrag abcd network-cost 999")
 
     assert found == Candidate(
@@ -23,7 +23,7 @@ def test_the_prefix_may_be_there_or_not(prefix: str):
 
 
 @pytest.mark.parametrize("text", ["", "  ", "candidate:", "a=candidate:", "end-of-candidates", "a=end-of-candidates"])
-def test_the_empty_one_is_the_last(text: str):
+def test_the_empty_one_is_the_last(text: str) -> None:
     assert parse(text) is None
 
 
@@ -40,7 +40,7 @@ def test_the_empty_one_is_the_last(text: str):
         ("1 1 udp 1 192.0.2.1 9 typ srflx raddr nonsense rport 9", True, False, False),
     ],
 )
-def test_what_it_is_good_for(text: str, usable: bool, ipv6: bool, mdns: bool):
+def test_what_it_is_good_for(text: str, usable: bool, ipv6: bool, mdns: bool) -> None:
     found = parse(text)
 
     assert found is not None
@@ -66,14 +66,14 @@ def test_what_it_is_good_for(text: str, usable: bool, ipv6: bool, mdns: bool):
         "§ 1 udp 1 192.0.2.1 9 typ host",
     ],
 )
-def test_what_is_none_is_said(text: str):
+def test_what_is_none_is_said(text: str) -> None:
     with pytest.raises(CandidateError):
         parse(text)
 
 
 @PATIENT
 @given(st.text(max_size=200))
-def test_any_text_parses_or_is_refused(text: str):
+def test_any_text_parses_or_is_refused(text: str) -> None:
     try:
         found = parse(text)
     except CandidateError:

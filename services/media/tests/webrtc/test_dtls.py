@@ -35,7 +35,7 @@ def _carry(datagrams: list[bytes], target: DtlsSrtp) -> bool:
     return bool(datagrams)
 
 
-def test_a_handshake_ends_with_keys_for_both_directions():
+def test_a_handshake_ends_with_keys_for_both_directions() -> None:
     client, server = pair()
     assert client.protect(PACKET, control=False) is None
     assert server.unprotect(PACKET, control=False) is None
@@ -53,7 +53,7 @@ def test_a_handshake_ends_with_keys_for_both_directions():
     assert client.wait_s is None
 
 
-def test_what_was_changed_or_is_none_is_not_believed():
+def test_what_was_changed_or_is_none_is_not_believed() -> None:
     client, server = pair()
     exchange(client, server)
     protected = client.protect(PACKET, control=False)
@@ -66,7 +66,7 @@ def test_what_was_changed_or_is_none_is_not_believed():
     assert server.unprotect(protected, control=False) == PACKET
 
 
-def test_a_lost_flight_is_sent_again():
+def test_a_lost_flight_is_sent_again() -> None:
     client, server = pair()
     client.start()
     assert len(client.take()) == 1  # lost on the way
@@ -81,7 +81,7 @@ def test_a_lost_flight_is_sent_again():
     assert (client.state, server.state) == (DtlsState.OPEN, DtlsState.OPEN)
 
 
-def test_another_certificate_than_the_offers_is_refused():
+def test_another_certificate_than_the_offers_is_refused() -> None:
     client, server = pair(seen_by_server=":".join(["00"] * 32))
 
     exchange(client, server)
@@ -91,7 +91,7 @@ def test_another_certificate_than_the_offers_is_refused():
     assert server.protect(PACKET, control=False) is None
 
 
-def test_every_known_fingerprint_must_fit_and_one_must_be_known():
+def test_every_known_fingerprint_must_fit_and_one_must_be_known() -> None:
     ours, theirs = Identity(), Identity()
     for fingerprints in ([("sha-1", "AB")], [("sha-256", ours.fingerprint), ("sha-512", "AB")]):
         client = DtlsSrtp(ours, "active", [("sha-256", theirs.fingerprint)])
@@ -100,7 +100,7 @@ def test_every_known_fingerprint_must_fit_and_one_must_be_known():
         assert server.state is DtlsState.FAILED
 
 
-def test_a_goodbye_closes_the_other_end():
+def test_a_goodbye_closes_the_other_end() -> None:
     client, server = pair()
     exchange(client, server)
 
@@ -114,7 +114,7 @@ def test_a_goodbye_closes_the_other_end():
 
 
 @pytest.mark.parametrize("noise", [b"\x16", b"\x16\xfe\xfd" + b"\0" * 40, bytes(range(20, 60)), b"\x17" * 1500])
-def test_noise_harms_no_handshake(noise: bytes):
+def test_noise_harms_no_handshake(noise: bytes) -> None:
     client, server = pair()
     client.start()
     server.receive(noise)

@@ -100,7 +100,7 @@ def attributes(answer: str, name: str) -> list[str]:
     return re.findall(rf"a={name}:?([^\r\n]*)\r\n", answer)
 
 
-def test_chromium():
+def test_chromium() -> None:
     offer = parse_offer(CHROMIUM, CODECS, ipv6=False)
 
     assert (offer.codec.name, offer.payload_type, offer.telephone_event) == ("opus", 111, (110, 48000))
@@ -111,7 +111,7 @@ def test_chromium():
     assert [item.address for item in parse_offer(CHROMIUM, CODECS, ipv6=True).candidates][1] == "2001:db8::9"
 
 
-def test_the_answer_to_chromium():
+def test_the_answer_to_chromium() -> None:
     answer = write_answer(parse_offer(CHROMIUM, CODECS, ipv6=False), LOCAL)
 
     assert "\n" not in answer.replace("\r\n", "")
@@ -135,7 +135,7 @@ def test_the_answer_to_chromium():
     assert attributes(answer, "extmap") == [], "we take no header extension"
 
 
-def test_pion_with_one_codec_and_line_feeds_only():
+def test_pion_with_one_codec_and_line_feeds_only() -> None:
     offer = parse_offer(PION, CODECS, ipv6=False)
 
     assert (offer.codec.name, offer.payload_type, offer.telephone_event) == ("pcmu", 0, None)
@@ -157,7 +157,9 @@ def test_pion_with_one_codec_and_line_feeds_only():
         ("0", CODECS, ("pcmu", 0)),
     ],
 )
-def test_the_first_codec_of_ours_in_the_offers_order_is_taken(formats: str, codecs: tuple[str, ...], chosen: tuple):
+def test_the_first_codec_of_ours_in_the_offers_order_is_taken(
+    formats: str, codecs: tuple[str, ...], chosen: tuple
+) -> None:
     text = re.sub(r"(m=audio \d+ \S+) [^\r\n]*", rf"\1 {formats}", CHROMIUM)
 
     offer = parse_offer(text, codecs, ipv6=False)
@@ -165,7 +167,7 @@ def test_the_first_codec_of_ours_in_the_offers_order_is_taken(formats: str, code
     assert (offer.codec.name, offer.payload_type) == chosen
 
 
-def test_keys_on_a_strange_clock_are_not_taken():
+def test_keys_on_a_strange_clock_are_not_taken() -> None:
     text = CHROMIUM.replace("telephone-event/48000", "telephone-event/1").replace("telephone-event/8000", "x/8000")
 
     assert parse_offer(text, CODECS, ipv6=False).telephone_event is None
@@ -175,7 +177,7 @@ def test_keys_on_a_strange_clock_are_not_taken():
     ("formats", "event"),
     [("111 126 110", (110, 48000)), ("0 110 126", (126, 8000)), ("0 110", (110, 48000)), ("0", None)],
 )
-def test_keys_run_on_the_codecs_clock_where_that_is_offered(formats: str, event: tuple | None):
+def test_keys_run_on_the_codecs_clock_where_that_is_offered(formats: str, event: tuple | None) -> None:
     text = re.sub(r"(m=audio \d+ \S+) [^\r\n]*", rf"\1 {formats}", CHROMIUM)
 
     assert parse_offer(text, CODECS, ipv6=False).telephone_event == event
@@ -185,7 +187,7 @@ def test_keys_run_on_the_codecs_clock_where_that_is_offered(formats: str, event:
     ("offered", "ours"),
     [("sendrecv", "sendrecv"), ("sendonly", "recvonly"), ("recvonly", "sendonly"), ("inactive", "inactive")],
 )
-def test_the_direction_is_the_other_way_round(offered: str, ours: str):
+def test_the_direction_is_the_other_way_round(offered: str, ours: str) -> None:
     offer = parse_offer(CHROMIUM.replace("a=sendrecv", f"a={offered}"), CODECS, ipv6=False)
 
     assert offer.direction == ours
@@ -193,11 +195,11 @@ def test_the_direction_is_the_other_way_round(offered: str, ours: str):
 
 
 @pytest.mark.parametrize(("offered", "ours"), [("actpass", "active"), ("passive", "active"), ("active", "passive")])
-def test_we_open_dtls_where_we_may(offered: str, ours: str):
+def test_we_open_dtls_where_we_may(offered: str, ours: str) -> None:
     assert parse_offer(CHROMIUM.replace("actpass", offered), CODECS, ipv6=False).setup == ours
 
 
-def test_credentials_may_stand_before_the_media():
+def test_credentials_may_stand_before_the_media() -> None:
     rows = [row for row in CHROMIUM.split("\r\n") if not re.match("a=(ice-ufrag|ice-pwd|fingerprint|setup)", row)]
     top = ["a=ice-ufrag:Zx+1", "a=ice-pwd:p2L/8f3vC1s0kq9R7dTzWxYb", f"a=fingerprint:SHA-256 {DIGEST}", "a=ice-lite"]
     text = "\r\n".join([*rows[:4], *top, *rows[4:]])
@@ -208,7 +210,7 @@ def test_credentials_may_stand_before_the_media():
     assert offer.fingerprints == (("sha-256", DIGEST),)
 
 
-def test_a_second_audio_line_is_taken_when_the_first_has_nothing():
+def test_a_second_audio_line_is_taken_when_the_first_has_nothing() -> None:
     video_first = "m=audio 9 UDP/TLS/RTP/SAVPF 96\r\na=rtpmap:96 iLBC/8000\r\n"
     start = CHROMIUM.index("m=audio")
 
@@ -238,7 +240,7 @@ def test_a_second_audio_line_is_taken_when_the_first_has_nothing():
         ("s=-", "s=" + "x" * 70000),
     ],
 )
-def test_what_is_no_usable_offer(old: str, new: str):
+def test_what_is_no_usable_offer(old: str, new: str) -> None:
     assert old in CHROMIUM
     with pytest.raises(OfferError) as caught:
         parse_offer(CHROMIUM.replace(old, new), CODECS, ipv6=False)
@@ -255,7 +257,7 @@ def test_what_is_no_usable_offer(old: str, new: str):
         ("a=rtcp-mux\r\n", ""),
     ],
 )
-def test_what_we_have_nothing_in_common_with(old: str, new: str):
+def test_what_we_have_nothing_in_common_with(old: str, new: str) -> None:
     assert old in CHROMIUM
     with pytest.raises(NothingInCommon):
         parse_offer(CHROMIUM.replace(old, new), CODECS, ipv6=False)
@@ -263,14 +265,14 @@ def test_what_we_have_nothing_in_common_with(old: str, new: str):
 
 @PATIENT
 @given(st.text(max_size=300))
-def test_any_text_is_an_offer_or_refused(text: str):
+def test_any_text_is_an_offer_or_refused(text: str) -> None:
     with pytest.raises(OfferError):
         parse_offer(text, CODECS, ipv6=False)
 
 
 @PATIENT
 @given(st.data())
-def test_a_damaged_offer_is_an_offer_or_refused(data: st.DataObject):
+def test_a_damaged_offer_is_an_offer_or_refused(data: st.DataObject) -> None:
     rows = CHROMIUM.split("\r\n")
     at = data.draw(st.integers(0, len(rows) - 1))
     rows[at] = data.draw(st.one_of(st.text(max_size=60), st.just(rows[at][: data.draw(st.integers(0, 40))])))

@@ -17,7 +17,7 @@ from media.webrtc.servers import IceServers, StunServer, TurnServer, parse_serve
         ("turns:turn.example.org", TurnServer("turn.example.org", 5349, "tcp", True, "u", "p")),
     ],
 )
-def test_a_url_names_a_server(url: str, server: StunServer | TurnServer):
+def test_a_url_names_a_server(url: str, server: StunServer | TurnServer) -> None:
     found, faults = parse_servers([IceServer(urls=[url, url], username="u", credential="p")])
 
     assert not faults
@@ -28,7 +28,7 @@ def test_a_url_names_a_server(url: str, server: StunServer | TurnServer):
     "url", ["", "http://x", "stun:", "stun:a b", "stun:x:0", "stun:x:70000", "stuns:x", "turns:x?transport=udp",
             "turn:x?transport=sctp", "stun:x\r\ny"]
 )  # fmt: skip
-def test_a_url_that_cannot_be_used_is_left_out_and_named(url: str):
+def test_a_url_that_cannot_be_used_is_left_out_and_named(url: str) -> None:
     found, faults = parse_servers([IceServer(urls=[url, "stun:good"])])
 
     assert found == IceServers(stun=(StunServer("good", 3478),))
@@ -36,7 +36,7 @@ def test_a_url_that_cannot_be_used_is_left_out_and_named(url: str):
     assert faults[0].startswith(url)
 
 
-def test_a_credential_is_not_told():
+def test_a_credential_is_not_told() -> None:
     server = TurnServer("h", 1, "udp", False, "user", "secret")
 
     assert "secret" not in f"{server} {server!r}"

@@ -43,7 +43,7 @@ async def make() -> AsyncIterator[Make]:
     await eventually(lambda: len(asyncio.all_tasks()) == 1 or None, what="tasks left behind")
 
 
-async def test_a_port_of_the_range_is_taken_and_given_back(peer: WebRtcPeer, make: Make):
+async def test_a_port_of_the_range_is_taken_and_given_back(peer: WebRtcPeer, make: Make) -> None:
     transport = make(await peer.offer())
 
     answer = await transport.answer(1, 2)
@@ -58,14 +58,14 @@ async def test_a_port_of_the_range_is_taken_and_given_back(peer: WebRtcPeer, mak
     await eventually(lambda: _is_free(port), what="the port")
 
 
-async def test_no_address_is_said(peer: WebRtcPeer, make: Make):
+async def test_no_address_is_said(peer: WebRtcPeer, make: Make) -> None:
     with pytest.raises(NoCandidate):
         await make(await peer.offer(), addresses=()).answer(1, 2)
     with pytest.raises(NoCandidate):
         await make(await peer.offer(), addresses=("192.0.2.77",)).answer(1, 2)
 
 
-async def test_a_stun_server_tells_an_address_to_offer(peer: WebRtcPeer, make: Make):
+async def test_a_stun_server_tells_an_address_to_offer(peer: WebRtcPeer, make: Make) -> None:
     server, port = await _stun_server(("203.0.113.5", 4000))
     transport = make(await peer.offer(), servers=IceServers(stun=(StunServer("127.0.0.1", port),)))
 
@@ -78,7 +78,7 @@ async def test_a_stun_server_tells_an_address_to_offer(peer: WebRtcPeer, make: M
     server.close()
 
 
-async def test_servers_that_are_dead_delay_the_answer_little(peer: WebRtcPeer, make: Make):
+async def test_servers_that_are_dead_delay_the_answer_little(peer: WebRtcPeer, make: Make) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
         port = silent.getsockname()[1]
@@ -93,7 +93,7 @@ async def test_servers_that_are_dead_delay_the_answer_little(peer: WebRtcPeer, m
         assert addresses(answer) == [("host", "127.0.0.1")]
 
 
-async def test_the_external_address_is_offered_besides(peer: WebRtcPeer, make: Make):
+async def test_the_external_address_is_offered_besides(peer: WebRtcPeer, make: Make) -> None:
     answer = await make(await peer.offer(), external_ip="198.51.100.1").answer(1, 2)
 
     (inside, outside) = (line.split() for line in candidates(answer))
@@ -102,7 +102,7 @@ async def test_the_external_address_is_offered_besides(peer: WebRtcPeer, make: M
     assert int(inside[3]) > int(outside[3])
 
 
-async def test_ipv6_alone_is_a_way(make: Make):
+async def test_ipv6_alone_is_a_way(make: Make) -> None:
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
         try:
             probe.bind(("::1", 0))
@@ -121,7 +121,7 @@ async def test_ipv6_alone_is_a_way(make: Make):
 
 async def test_a_peer_that_vanishes_is_noticed_by_its_consent(
     peer: WebRtcPeer, make: Make, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr("aioice.ice.CONSENT_INTERVAL", 0.05)
     monkeypatch.setattr("aioice.ice.CONSENT_FAILURES", 2)
     transport = make(await peer.offer("pcmu"))
@@ -136,7 +136,7 @@ async def test_a_peer_that_vanishes_is_noticed_by_its_consent(
     assert await running == Lost("the peer is no longer reached")
 
 
-async def test_a_stranger_is_not_listened_to(peer: WebRtcPeer, make: Make):
+async def test_a_stranger_is_not_listened_to(peer: WebRtcPeer, make: Make) -> None:
     bad_stun = bytes.fromhex("000100042112a442") + bytes(12) + bytes.fromhex("00240000")  # PRIORITY without a value
     raised: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context))
@@ -177,7 +177,7 @@ async def test_a_stranger_is_not_listened_to(peer: WebRtcPeer, make: Make):
 )
 def test_loopback_is_offered_only_where_the_api_is_on_loopback(
     monkeypatch: pytest.MonkeyPatch, bind_ip: str | None, api_host: str, ipv6: bool, expected: tuple[str, ...]
-):
+) -> None:
     def found(*, use_ipv4: bool, use_ipv6: bool) -> list[str]:
         return ["192.0.2.1"] * use_ipv4 + ["2001:db8::1"] * use_ipv6
 
