@@ -4,6 +4,7 @@ import json
 import math
 import unittest.mock
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -241,13 +242,13 @@ def test_no_value_of_any_kind_is_more_than_a_fault(path: tuple[str, ...]) -> Non
         table: Any = value
         for key in reversed(path):
             table = {key: table}
-        in_its_place = faults(lambda table=table: config_of(table))
-        faults(lambda value=value: config_of({path[0]: value}))
+        in_its_place = faults(partial(config_of, table))
+        faults(partial(config_of, {path[0]: value}))
         if value == {"a": {"b": 1}} and path[0] != "providers":
             assert in_its_place, "a table is nowhere a value"
     variable = "DIALBUS_" + "_".join(path).upper()
     for text in ("", " ", "{", "[1", "null", "[null]", '{"a": null}', "\x00", "9" * 40):
-        faults(lambda text=text: load(None, {variable: text}))
+        faults(partial(load, None, {variable: text}))
 
 
 def faults(act: Callable[[], object]) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """A folder of cached bytes: whole entries or none, within its size, and never in the way."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def test_replacing_gives_the_new_body(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: b"", lambda data: data[:-1] + b"?"])
-def test_a_damaged_entry_is_not_there(tmp_path: Path, damage) -> None:
+def test_a_damaged_entry_is_not_there(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     cache = DiskCache(tmp_path, ROOM)
     cache.put("a", b"body")
     (path,) = tmp_path.iterdir()

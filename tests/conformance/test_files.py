@@ -4,6 +4,7 @@ import secrets
 import tempfile
 import wave
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ async def test_p102_a_session_id_cannot_leave_the_folder(exchange: Exchange) -> 
         safe = "_" + safe[1:] if safe.startswith(".") else safe
         assert safe.rpartition("_")[2]
         tail = id.rpartition("/")[2].replace("\\", "_").lstrip(".")
-        found = await eventually(lambda tail=tail: sorted(exchange.recordings.glob(f"*{tail}*")), SOON_S)  # type: ignore[misc]
+        found = await eventually(partial(_named, exchange.recordings, tail), SOON_S)
         assert all(path.parent == exchange.recordings and not path.name.startswith(".") for path in found), found
         assert not list(exchange.recordings.parent.glob(f"*{tail}*"))
 
@@ -168,3 +169,7 @@ async def test_p104_the_record_of_a_socket_call(exchange: Exchange) -> None:
         await socket.until_closed(SOON_S)
     found = await record(cdr(exchange), socket.call_id)
     assert (found["callType"], found["hangupReason"]) == ("webSocket", "bySystem")
+
+
+def _named(folder: Path, tail: str) -> list[Path]:
+    return sorted(folder.glob(f"*{tail}*"))

@@ -78,7 +78,7 @@ class Pinged(ClientConnection):
     def process_event(self, event: Any) -> None:
         """Of websockets."""
         if isinstance(event, Frame) and event.opcode is Opcode.PING:
-            self.pings.append(event.data)
+            self.pings.append(bytes(event.data))
         super().process_event(event)
 
 
@@ -89,7 +89,8 @@ async def test_p009_pings_are_frames_and_events(exchange: Exchange) -> None:
         pings: list[bytes] = []
         factory = type("Mine", (Pinged,), {"pings": pings})
         url = f"{exchange.http.replace('http', 'ws')}/call/sip?{query}"
-        events, first = [], 0.0
+        events: list[dict[str, Any]] = []
+        first = 0.0
         async with connect(url, proxy=None, ping_interval=None, create_connection=factory) as socket:
             loop = asyncio.get_running_loop()
             began = loop.time()

@@ -16,7 +16,7 @@ NUMBERS = {
     "11": "eleven", "12": "twelve", "16": "sixteen", "24": "twenty four", "35": "thirty five", "46": "forty six",
     "57": "fifty seven", "68": "sixty eight", "72": "seventy two", "95": "ninety five",
 }  # fmt: skip
-OPTION = {"vad": {}, "asr": {}, "tts": {}}
+OPTION: dict[str, dict[str, object]] = {"vad": {}, "asr": {}, "tts": {}}
 
 
 def numbers_in(text: str) -> set[str]:

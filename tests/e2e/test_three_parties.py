@@ -7,6 +7,7 @@ that of a browser is in test_webrtc_call.py.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 import numpy as np
 
@@ -112,7 +113,7 @@ async def test_p97_calls_on_two_media_workers_are_bridged(exchange: Exchange) ->
             await client.send("invite", option={})
             main = (await client.expect("answer", timeout_s=WITHIN_S))["trackId"]
 
-            worker = await eventually(lambda main=main: worker_of(main), what="the worker in the books")
+            worker = await eventually(partial(worker_of, main), what="the worker in the books")
             by_worker.setdefault(worker, client)
         one, two = by_worker.values()
         a, b = (client.events[0]["trackId"] for client in (one, two))

@@ -1,6 +1,7 @@
 """Audio files as clients serve them, made with FFmpeg's encoders."""
 
 import io
+from typing import cast
 
 import av
 import numpy as np
@@ -19,7 +20,7 @@ def audio_file(name: str, channels: list[npt.NDArray[np.int16]], rate_hz: int) -
     container_format, codec = FORMATS[name]
     file = io.BytesIO()
     with av.open(file, "w", format=container_format) as container:
-        stream = container.add_stream(codec, rate=rate_hz, options={"strict": "experimental"})
+        stream = cast("av.AudioStream", container.add_stream(codec, rate=rate_hz, options={"strict": "experimental"}))
         stream.layout = layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(channels)]
         planes = np.stack(channels).astype(np.float32) / np.float32(32768)
         frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout=layout)

@@ -139,7 +139,7 @@ class WebRtcPeer:
                 assert isinstance(frame, AudioFrame)
                 pcm = frame.to_ndarray().reshape(-1, len(frame.layout.channels))[:, 0]
                 self.heard_rate_hz = frame.sample_rate
-                self._heard.append(pcm.copy())
+                self._heard.append(pcm.astype(np.int16))
 
         self._tasks.append(asyncio.create_task(listen()))
 

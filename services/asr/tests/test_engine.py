@@ -58,7 +58,8 @@ def through_mu_law(pcm: Int16) -> Int16:
     x = pcm / 32768.0
     code = np.round(127 * np.sign(x) * np.log1p(255 * np.abs(x)) / np.log(256))
     y = np.sign(code) * (np.power(256.0, np.abs(code) / 127) - 1) / 255
-    return np.clip(32768 * y, -32768, 32767).astype(np.int16)
+    quantised: Int16 = np.clip(32768 * y, -32768, 32767).astype(np.int16)
+    return quantised
 
 
 def over_the_telephone(pcm: Int16) -> Int16:
@@ -92,7 +93,7 @@ def test_a_human_voice_over_a_narrowband_telephone_is_understood(engine: Whisper
 def test_int16_and_float32_are_heard_alike(engine: WhisperTranscriber) -> None:
     pcm = audio_of("lj")
 
-    assert engine.transcribe(pcm).text == engine.transcribe(pcm.astype(np.float32) / 32768).text
+    assert engine.transcribe(pcm).text == engine.transcribe(pcm.astype(np.float32) / np.float32(32768)).text
 
 
 def test_a_wider_beam_hears_the_same_sentence(engine: WhisperTranscriber) -> None:

@@ -13,7 +13,7 @@ def play(*hypotheses: str) -> Shown:
     """(text, stable part) after each hypothesis; None where nothing is shown."""
     stabiliser = Stabiliser()
     partials = [stabiliser.add(hypothesis) for hypothesis in hypotheses]
-    return [partial and (partial.text, partial.stable) for partial in partials]
+    return [(partial.text, partial.stable) if partial else None for partial in partials]
 
 
 @pytest.mark.parametrize(

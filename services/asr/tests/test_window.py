@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -107,6 +109,7 @@ def test_a_short_frame_is_completed_with_silence_and_others_are_refused() -> Non
     assert window.add(0, frame(1, 2))
     assert window.final().tolist() == [1, 1, 0, 0]
 
+    wrong: Any
     for wrong in (frame(1, 5), frame(1).astype(np.float32), frame(1).reshape(2, 2)):
         with pytest.raises(AudioNotAccepted):
             window.add(1, wrong)

@@ -86,7 +86,9 @@ def test_taken_ports_are_passed_over_and_an_empty_range_is_said() -> None:
         (None, None, None, "127.0.0.1"),
     ],
 )
-def test_the_address_told_to_the_remote_party(bind_ip, external_ip, remote_host, expected) -> None:
+def test_the_address_told_to_the_remote_party(
+    bind_ip: str, external_ip: str | None, remote_host: str | None, expected: str
+) -> None:
     assert local_address(bind_ip, external_ip, remote_host) == expected
 
 

@@ -1,5 +1,7 @@
 """Endpointing, protocol 3.4 and VADOption: windows of 32 ms in, speech runs out."""
 
+from typing import Any
+
 import pytest
 
 from media.turn.endpointing import (
@@ -26,8 +28,12 @@ def play(
     ]
 
 
-def at(window: int) -> object:
-    return pytest.approx(window * WINDOW_S)
+def about(seconds: float) -> Any:
+    return pytest.approx(seconds)
+
+
+def at(window: int) -> Any:
+    return about(window * WINDOW_S)
 
 
 def test_3_4_speech_is_reported_after_speech_padding_with_its_true_onset() -> None:
@@ -39,7 +45,7 @@ def test_3_4_speech_is_reported_after_speech_padding_with_its_true_onset() -> No
 def test_3_4_silence_is_reported_after_silence_padding_with_the_end_of_speech() -> None:
     log = play(Endpointing(EndpointingOptions()), "S" * 10 + "." * 10)
 
-    assert log[1:] == [(14, SpeechStopped(at(0), at(10), pytest.approx(0.128)))]  # 4 windows are the first ≥ 100 ms
+    assert log[1:] == [(14, SpeechStopped(at(0), at(10), about(0.128)))]  # 4 windows are the first ≥ 100 ms
 
 
 def test_3_4_a_run_shorter_than_speech_padding_gives_nothing() -> None:
@@ -71,14 +77,14 @@ def test_voice_threshold_decides_what_begins_speech(threshold: float, starts: bo
 def test_hysteresis_a_middling_window_continues_speech_but_does_not_begin_it() -> None:
     log = play(Endpointing(EndpointingOptions()), "m" * 10 + "S" * 8 + "m" * 20 + "." * 4)
 
-    assert log == [(18, SpeechStarted(at(10))), (42, SpeechStopped(at(10), at(38), pytest.approx(0.128)))]
+    assert log == [(18, SpeechStarted(at(10))), (42, SpeechStopped(at(10), at(38), about(0.128)))]
 
 
 def test_a_gap_below_silence_padding_does_not_end_a_run() -> None:
     log = play(Endpointing(EndpointingOptions()), "S" * 10 + "..." + "S" * 10 + "....")
 
     assert [type(event) for _, event in log] == [SpeechStarted, SpeechStopped]
-    assert log[1] == (27, SpeechStopped(at(0), at(23), pytest.approx(0.128)))
+    assert log[1] == (27, SpeechStopped(at(0), at(23), about(0.128)))
 
 
 def test_endless_speech_is_split_at_max_buffer_duration() -> None:

@@ -184,7 +184,7 @@ async def test_a_peer_far_ahead_is_read_no_further_until_it_is_heard(monkeypatch
         await eventually(lambda: opened._input is not None and opened._input.seconds >= 1, what="a second")
         assert opened._input is not None
         assert opened._input.seconds < 2
-        heard = []
+        heard: list[int] = []
         while len(heard) < 200 * 4000:
             frame = opened.next_frame(8000)
             heard.extend([] if frame is None else frame.tolist())

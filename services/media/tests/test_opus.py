@@ -14,7 +14,8 @@ from media.rtp.opus import packet_units
 
 
 def tone(frequency_hz: float, samples: int, rate_hz: int, level: float = 0.3) -> np.ndarray:
-    return np.rint(level * 32767 * np.sin(2 * np.pi * frequency_hz / rate_hz * np.arange(samples))).astype(np.int16)
+    wave = np.rint(level * 32767 * np.sin(2 * np.pi * frequency_hz / rate_hz * np.arange(samples)))
+    return np.asarray(wave, np.int16)
 
 
 def pitch(pcm: np.ndarray, rate_hz: int) -> float:

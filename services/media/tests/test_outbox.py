@@ -74,6 +74,10 @@ async def test_close_gives_up_when_nothing_can_be_stored() -> None:
     assert bus.stored == []
 
 
+async def _never() -> None:
+    await asyncio.Event().wait()
+
+
 async def test_flush_waits_for_what_was_put_before_and_for_nothing_else() -> None:
     bus = SlowBus()
     outbox = Outbox(cast(Bus, bus), "c")
@@ -81,7 +85,7 @@ async def test_flush_waits_for_what_was_put_before_and_for_nothing_else() -> Non
     outbox.put(_event("a"))
     flushing = asyncio.ensure_future(outbox.flush())
     await asyncio.sleep(0)
-    outbox.then(asyncio.Event().wait)  # never ends
+    outbox.then(_never)
     assert not flushing.done()
 
     bus.away.set()

@@ -2,7 +2,8 @@
 
 import base64
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def tone(ms: int, value: int = 1000) -> np.ndarray:
 class Leg:
     """A playback on a 20 ms clock, with a synthesiser that the test speaks for; keeps (ms, effect) and the sound."""
 
-    def __init__(self, **options: object) -> None:
+    def __init__(self, **options: Any) -> None:
         self.playback = Playback(RATE_HZ, **options)
         self.ms = 0
         self.log: list[tuple[int, PlaybackEffect]] = []
@@ -55,10 +56,10 @@ class Leg:
         self.log += [(self.ms, effect) for effect in effects]
         return effects
 
-    def say(self, text: str, **fields: object) -> list[PlaybackEffect]:
+    def say(self, text: str, **fields: Any) -> list[PlaybackEffect]:
         return self.note(self.playback.say(SayCommand(text, **fields), self.now))
 
-    def play(self, url: str, **fields: object) -> list[PlaybackEffect]:
+    def play(self, url: str, **fields: Any) -> list[PlaybackEffect]:
         return self.note(self.playback.play(PlayCommand(url, **fields), self.now))
 
     def interrupt(self, graceful: bool = False, fade_ms: int = 0) -> list[PlaybackEffect]:
@@ -259,7 +260,8 @@ def test_o15_the_end_of_the_call_interrupts_only_what_was_left_to_hear(heard_ms:
 
 # 2.5.1: joins, queues behind, replaces
 
-A, B, NONE = {"play_id": "a"}, {"play_id": "b"}, {}
+A, B = {"play_id": "a"}, {"play_id": "b"}
+NONE: dict[str, str] = {}
 JOINS = [Started]
 BEHIND = [Started]
 REPLACES = [Started, Interrupted, Ended, Started]
@@ -653,7 +655,7 @@ def test_2_5_5_a_wait_cancelled_by_a_new_playback_stays_cancelled_after_its_end(
 
 
 @pytest.mark.parametrize("fields", [{"graceful": True}, {"graceful": False}, {"fade_ms": 40}])
-def test_2_5_5_an_interruption_does_not_arm_the_wait(fields: dict[str, object]) -> None:
+def test_2_5_5_an_interruption_does_not_arm_the_wait(fields: dict[str, Any]) -> None:
     leg = Leg()
     leg.say("One.", wait_input_timeout_ms=100)
     leg.speak("One.", 100)
@@ -705,7 +707,7 @@ def test_2_5_6_a_synthesiser_that_cannot_start_ends_the_playback_and_auto_hangup
 
 def test_2_5_6_audio_around_a_text_that_cannot_be_spoken_is_heard_in_one_playback() -> None:
     leg = Leg()
-    audio = {
+    audio: dict[str, Any] = {
         "text": encoded(np.full(320, 700, dtype=np.int16)),
         "option": {"samplerate": 8000},
         "base64": True,
@@ -722,7 +724,7 @@ def test_2_5_6_audio_around_a_text_that_cannot_be_spoken_is_heard_in_one_playbac
 
 @pytest.mark.parametrize("text", ["", "  \n", "\U0001f44b\U0001f3fd"])
 @pytest.mark.parametrize("fields", [{}, {"play_id": "p"}, {"play_id": "p", "end_of_stream": True}])
-def test_2_5_6_empty_text_alone_starts_and_ends_at_once(text: str, fields: dict[str, object]) -> None:
+def test_2_5_6_empty_text_alone_starts_and_ends_at_once(text: str, fields: dict[str, Any]) -> None:
     leg = Leg()
     leg.say(text, **fields)
 
@@ -861,7 +863,7 @@ def test_2_7_g4_interrupt_with_nothing_playing_is_silent() -> None:
     ],
     ids=["not sounding", "streaming", "file", "paused"],
 )
-def test_2_7_graceful_is_immediate_where_no_segment_can_finish(prepare) -> None:
+def test_2_7_graceful_is_immediate_where_no_segment_can_finish(prepare: Callable[[Leg], object]) -> None:
     leg = Leg()
     prepare(leg)
     leg.interrupt(graceful=True)
@@ -1082,7 +1084,7 @@ def commands() -> st.SearchStrategy[list[tuple[str, dict[str, object]]]]:
     )
     play = st.fixed_dictionaries({"url": st.just("f.wav"), "auto_hangup": st.booleans()})
     interrupt = st.fixed_dictionaries({"graceful": st.booleans(), "fade_ms": st.sampled_from([0, 50])})
-    step = st.one_of(
+    step: st.SearchStrategy[tuple[str, dict[str, Any]]] = st.one_of(
         st.tuples(st.just("say"), say),
         st.tuples(st.just("play"), play),
         st.tuples(st.just("interrupt"), interrupt),
@@ -1091,7 +1093,7 @@ def commands() -> st.SearchStrategy[list[tuple[str, dict[str, object]]]]:
     return st.lists(step, max_size=25)
 
 
-def perform(leg: Leg, step: str, fields: dict[str, object]) -> None:
+def perform(leg: Leg, step: str, fields: dict[str, Any]) -> None:
     match step:
         case "say" | "play" | "interrupt":
             getattr(leg, step)(**fields)

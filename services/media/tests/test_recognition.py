@@ -84,7 +84,9 @@ def _ramp(samples: int, start: int = 0) -> np.ndarray:
     return (np.arange(start, start + samples) % 30000).astype(np.int16)
 
 
-async def test_an_utterance_arrives_whole_in_frames_of_at_least_80_ms(heard, faults) -> None:
+async def test_an_utterance_arrives_whole_in_frames_of_at_least_80_ms(
+    heard: list[Heard], faults: list[tuple[int, str]]
+) -> None:
     bus = FakeBus()
     session = _start(bus, heard, faults)
     session.begin(0, 10.0)
@@ -102,7 +104,7 @@ async def test_an_utterance_arrives_whole_in_frames_of_at_least_80_ms(heard, fau
     assert bus.dropped
 
 
-async def test_narrowband_audio_is_sent_at_16_khz(heard, faults) -> None:
+async def test_narrowband_audio_is_sent_at_16_khz(heard: list[Heard], faults: list[tuple[int, str]]) -> None:
     bus = FakeBus()
     session = _start(bus, heard, faults, rate_hz=8000)
     session.begin(0, 10.0)
@@ -115,7 +117,9 @@ async def test_narrowband_audio_is_sent_at_16_khz(heard, faults) -> None:
 
 
 @pytest.mark.parametrize("kept_s", [22, 25, 28])
-async def test_audio_behind_a_late_cut_never_reaches_the_utterance(heard, faults, kept_s: int) -> None:
+async def test_audio_behind_a_late_cut_never_reaches_the_utterance(
+    heard: list[Heard], faults: list[tuple[int, str]], kept_s: int
+) -> None:
     bus = FakeBus()
     session = _start(bus, heard, faults)
     session.begin(0, 10.0)
@@ -129,7 +133,9 @@ async def test_audio_behind_a_late_cut_never_reaches_the_utterance(heard, faults
     assert sent.tolist() == _ramp(kept_s * 16000).tolist()
 
 
-async def test_transcripts_come_with_their_utterance_and_nothing_follows_a_final(heard, faults) -> None:
+async def test_transcripts_come_with_their_utterance_and_nothing_follows_a_final(
+    heard: list[Heard], faults: list[tuple[int, str]]
+) -> None:
     bus = FakeBus()
     session = _start(bus, heard, faults)
     session.begin(0, 10.0)
@@ -146,7 +152,9 @@ async def test_transcripts_come_with_their_utterance_and_nothing_follows_a_final
     assert heard[-1].utterance.ended == 11.0
 
 
-async def test_everything_unfinished_is_sent_again_to_another_worker(heard, faults) -> None:
+async def test_everything_unfinished_is_sent_again_to_another_worker(
+    heard: list[Heard], faults: list[tuple[int, str]]
+) -> None:
     bus = FakeBus(TranscriptionOpened(worker="w1", model="m"), TranscriptionOpened(worker="w2", model="m"))
     session = _start(bus, heard, faults)
     for index in (0, 1):
@@ -168,7 +176,9 @@ async def test_everything_unfinished_is_sent_again_to_another_worker(heard, faul
     assert not faults
 
 
-async def test_no_worker_is_told_once_and_asked_for_again(heard, faults, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_worker_is_told_once_and_asked_for_again(
+    heard: list[Heard], faults: list[tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(recognition, "_RETRY_S", 0.0)
     opened = TranscriptionOpened(worker="w1", model="m")
     bus = FakeBus(NoResponder("asr.open"), Refused(503, "full"), opened)
@@ -183,7 +193,9 @@ async def test_no_worker_is_told_once_and_asked_for_again(heard, faults, monkeyp
     assert sum(len(frame.pcm) for frame in bus.frames) == 3200
 
 
-async def test_what_is_not_to_be_had_is_asked_for_once(heard, faults, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_not_to_be_had_is_asked_for_once(
+    heard: list[Heard], faults: list[tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(recognition, "_RETRY_S", 0.0)
     bus = FakeBus(Refused(404, "no model for xx"))
     session = _start(bus, heard, faults)
@@ -195,7 +207,9 @@ async def test_what_is_not_to_be_had_is_asked_for_once(heard, faults, monkeypatc
     assert [type(request) for request in bus.requests] == [OpenTranscription]
 
 
-async def test_a_session_begins_only_when_the_one_before_has_ended(heard, faults) -> None:
+async def test_a_session_begins_only_when_the_one_before_has_ended(
+    heard: list[Heard], faults: list[tuple[int, str]]
+) -> None:
     bus = FakeBus()
     ended = asyncio.get_running_loop().create_future()
 

@@ -2,6 +2,7 @@
 
 import wave
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,10 @@ from media.turn.utterance import (
 RATE_HZ = 8000
 WINDOW = 256
 LEVELS = {"S": 0.9, "w": 0.6, ".": 0.02}
+
+
+def about(seconds: float) -> Any:
+    return pytest.approx(seconds)
 
 
 def ramp(samples: int) -> np.ndarray:
@@ -127,9 +132,9 @@ def test_a_long_utterance_is_split_at_its_weakest_point_and_the_tail_is_sent_aga
     split_s = 202 * 0.032 - 0.016  # the middle of window 202
     assert marks(effects) == [
         UtteranceStarted(0, 0.0),
-        UtteranceEnded(0, pytest.approx(split_s), forced=True, samples=round(split_s * RATE_HZ)),
-        UtteranceStarted(1, pytest.approx(split_s)),
-        UtteranceEnded(1, pytest.approx(9.6), forced=False, samples=round((9.8 - split_s) * RATE_HZ)),
+        UtteranceEnded(0, about(split_s), forced=True, samples=round(split_s * RATE_HZ)),
+        UtteranceStarted(1, about(split_s)),
+        UtteranceEnded(1, about(9.6), forced=False, samples=round((9.8 - split_s) * RATE_HZ)),
     ]
     np.testing.assert_array_equal(audio(effects, 0)[: round(split_s * RATE_HZ)], positions(0.0, split_s))
     np.testing.assert_array_equal(audio(effects, 1), positions(split_s, 9.8))
@@ -154,7 +159,7 @@ def test_a_split_that_falls_into_a_pause_waits_for_speech_before_the_next_uttera
     assert (first.ended_at, first.forced) == (pytest.approx(119 * 0.032), True)
     assert (second.ended_at, second.forced) == (pytest.approx(154 * 0.032), False)
     starts = [effect for effect in effects if isinstance(effect, UtteranceStarted)]
-    assert starts[1] == UtteranceStarted(1, pytest.approx(134 * 0.032))
+    assert starts[1] == UtteranceStarted(1, about(134 * 0.032))
 
 
 def test_the_end_of_the_track_ends_the_utterance() -> None:

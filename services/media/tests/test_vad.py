@@ -4,10 +4,11 @@ import hashlib
 import wave
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
+from onnxruntime.capi.onnxruntime_inference_collection import InferenceSession
 
 from media.audio.vad import SileroDetector, SpeechWindow
 
@@ -65,7 +66,7 @@ def test_windows_follow_one_another_each_with_the_end_of_the_last_as_context(
     detector: SileroDetector, rate_hz: int, window: int, context: int
 ) -> None:
     pcm = np.repeat(voice(), rate_hz // 8000)[: rate_hz * 2]
-    session = onnxruntime.InferenceSession(files("media").joinpath("models/silero_vad.onnx").read_bytes())
+    session: Any = InferenceSession(files("media").joinpath("models/silero_vad.onnx").read_bytes())
     state = np.zeros((2, 1, 128), dtype=np.float32)
     padded = np.concatenate((np.zeros(context), pcm / 32768)).astype(np.float32)
     expected = []

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from dialbus.contracts.commands import COMMANDS, Invite
+from dialbus.contracts.events import RingingEvent
 from dialbus.contracts.options import RecorderOption
 from dialbus.contracts.session import CallState, CallType
 from sip_ua.call import (
@@ -88,7 +89,7 @@ def test_o1_outbound_answered() -> None:
 
     assert story.events == ["trackStart", "ringing", "ringing", "answer"]
     assert story.event("answer").sdp == "their sdp"
-    assert [e.event.early_media for e in story.log if isinstance(e, Emit) and e.event.event == "ringing"] == [
+    assert [e.event.early_media for e in story.log if isinstance(e, Emit) and isinstance(e.event, RingingEvent)] == [
         False,
         True,
     ]
@@ -593,7 +594,7 @@ def test_x11_every_way_to_lose_a_pending_call_sends_a_final_response() -> None:
         (lambda m, now: m.tick(now + 61), 408),
         (lambda m, now: m.leg_failed("broken", now), 603),
     ]:
-        story = Story().offered().do(lose)  # type: ignore[arg-type]
+        story = Story().offered().do(lose)
         (sent,) = story.signalling
         assert isinstance(sent, SendReject)
         assert sent.code == code

@@ -57,7 +57,7 @@ def test_the_example_of_rfc_2617_3_5() -> None:
         ("SHA-256", "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1"),
     ],
 )
-def test_the_examples_of_rfc_7616_3_9_1(algorithm, expected) -> None:
+def test_the_examples_of_rfc_7616_3_9_1(algorithm: str, expected: str) -> None:
     given_by = challenge(f"Digest {RFC7616}, algorithm={algorithm}")
 
     assert response_of(authorize(given_by, MUFASA, "GET", "/dir/index.html", b"", CNONCE, 1)) == expected
@@ -89,7 +89,7 @@ ALGORITHMS = [a + s for a in ("MD5", "SHA-256", "SHA-512-256", "SHA-512") for s 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("qop", [(), ("auth",), ("auth-int",), ("auth-int", "auth")])
-def test_what_we_write_a_server_verifies(algorithm, qop) -> None:
+def test_what_we_write_a_server_verifies(algorithm: str, qop: tuple[str, ...]) -> None:
     ours = Challenge("r", "n", algorithm, qop, "o")
     user = Credentials('a"b\\c', "pässword")
 
@@ -144,7 +144,7 @@ def test_challenges_come_from_several_headers_and_several_to_a_header() -> None:
         "Negotiate abc==",
     ],
 )
-def test_challenges_we_cannot_answer_are_left_out(value) -> None:
+def test_challenges_we_cannot_answer_are_left_out(value: str) -> None:
     assert parse_challenges(Headers([("WWW-Authenticate", value)])) == ()
 
 
@@ -159,6 +159,6 @@ def test_passwords_stay_out_of_logs() -> None:
 
 @PATIENT
 @given(st.text('Digest realm="nonc,\\=qop ', max_size=60).map(lambda text: 'Digest realm="r",nonce="n",' + text))
-def test_any_challenge_text_is_read_or_passed_over(text) -> None:
+def test_any_challenge_text_is_read_or_passed_over(text: str) -> None:
     for found in parse_challenges(Headers([("WWW-Authenticate", text)])):
         authorize(found, MUFASA, "INVITE", "sip:h", b"", "c", 1)

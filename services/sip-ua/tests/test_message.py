@@ -1,5 +1,7 @@
 """Headers, Via, CSeq, writing, and responses made from requests."""
 
+from collections.abc import Callable
+
 import pytest
 
 from sip_ua.sip.grammar import GrammarError
@@ -57,7 +59,7 @@ def test_names_are_case_blind_and_compact_forms_are_expanded() -> None:
 
 
 @pytest.mark.parametrize(("short", "full"), sorted(COMPACT_FORMS.items()))
-def test_each_compact_form(short, full) -> None:
+def test_each_compact_form(short: str, full: str) -> None:
     assert Headers([(short, "x")]).get(full) == "x"
     assert Headers([(full.lower(), "x")]).lines() == ((full, "x"),)
 
@@ -76,7 +78,7 @@ def test_each_compact_form(short, full) -> None:
         ("WWW-Authenticate", 'Digest realm="a", nonce="b"', ('Digest realm="a", nonce="b"',)),
     ],
 )
-def test_comma_lists_are_split_where_commas_separate(name, value, expected) -> None:
+def test_comma_lists_are_split_where_commas_separate(name: str, value: str, expected: tuple[str, ...]) -> None:
     assert Headers([(name, value)]).get_all(name) == expected
 
 
@@ -94,10 +96,11 @@ def test_changes_make_copies() -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("X", "a\r\nVia: evil"), ("X", "a\nb"), ("X", "a\r"), ("X: y", "z"), ("", "z")]
 )
-def test_no_value_can_start_a_header(name, value) -> None:
-    for attempt in (lambda: Headers([(name, value)]), lambda: Headers().adding(name, value)):
-        with pytest.raises(GrammarError):
-            attempt()
+def test_no_value_can_start_a_header(name: str, value: str) -> None:
+    with pytest.raises(GrammarError):
+        Headers([(name, value)])
+    with pytest.raises(GrammarError):
+        Headers().adding(name, value)
 
 
 def test_accessors() -> None:
@@ -130,7 +133,7 @@ def test_content_length_is_always_right() -> None:
         lambda: Response(200, "OK\r\nVia: x", Headers()),
     ],
 )
-def test_start_lines_cannot_be_built_wrong(build) -> None:
+def test_start_lines_cannot_be_built_wrong(build: Callable[[], object]) -> None:
     with pytest.raises(GrammarError):
         build()
 
@@ -184,7 +187,7 @@ def test_unknown_statuses_and_own_reasons() -> None:
         ("SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK1", "192.0.2.1", ""),
     ],
 )
-def test_received_and_rport_are_recorded(via, host, expected) -> None:
+def test_received_and_rport_are_recorded(via: str, host: str, expected: str) -> None:
     assert str(parse_via(via).stamped(host, 7)).partition("branch=z9hG4bK1")[2] == (expected and f";{expected}")
 
 
@@ -216,18 +219,18 @@ def test_stamping_touches_the_topmost_via_alone() -> None:
         "SIP/2.0/UDP h;rport=99999",
     ],
 )
-def test_broken_vias_are_refused(text) -> None:
+def test_broken_vias_are_refused(text: str) -> None:
     with pytest.raises(GrammarError):
         parse_via(text)
 
 
 @pytest.mark.parametrize("text", ["SIP/2.0/UDP h:5060;branch=z9hG4bK1;rport", "SIP/2.0/TLS [::1];branch=x;ttl=1"])
-def test_vias_come_back(text) -> None:
+def test_vias_come_back(text: str) -> None:
     assert str(parse_via(text)) == text
 
 
 @pytest.mark.parametrize("text", ["", "1", "INVITE", "-1 INVITE", "2147483648 INVITE", "1 IN VITE", "١ INVITE"])
-def test_broken_cseqs_are_refused(text) -> None:
+def test_broken_cseqs_are_refused(text: str) -> None:
     with pytest.raises(GrammarError):
         parse_cseq(text)
 

@@ -54,7 +54,7 @@ def read_everything(message: Message) -> None:
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_odd_but_legal_messages_parse_and_survive_a_round_trip(name) -> None:
+def test_odd_but_legal_messages_parse_and_survive_a_round_trip(name: str) -> None:
     message = parse(torture(name))
 
     read_everything(message)
@@ -62,7 +62,7 @@ def test_odd_but_legal_messages_parse_and_survive_a_round_trip(name) -> None:
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_illegal_messages_are_refused_and_answered_where_possible(name) -> None:
+def test_illegal_messages_are_refused_and_answered_where_possible(name: str) -> None:
     with pytest.raises(ParseError) as caught:
         parse(torture(name))
 
@@ -139,7 +139,7 @@ def test_responses_keep_their_reason() -> None:
 
 
 @pytest.mark.parametrize("name", ["bad_no_from_tag", "bad_cseq_method", "bad_two_from", "bad_latin1"])
-def test_answers_to_broken_requests_have_one_of_each_header(name) -> None:
+def test_answers_to_broken_requests_have_one_of_each_header(name: str) -> None:
     with pytest.raises(ParseError) as caught:
         parse(torture(name))
 
@@ -162,7 +162,7 @@ def test_messages_above_64_kib_are_too_large() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\r\n", b"\r\n\r\n", b"\0\0\0\0"])
-def test_keepalives_are_told_from_messages(data) -> None:
+def test_keepalives_are_told_from_messages(data: bytes) -> None:
     assert is_keepalive(data)
     with pytest.raises(ParseError) as caught:
         parse(data)
@@ -188,7 +188,7 @@ EVIL = [
 
 @pytest.mark.parametrize("data", EVIL)
 @pytest.mark.timeout(2)
-def test_hostile_input_takes_linear_time(data) -> None:
+def test_hostile_input_takes_linear_time(data: bytes) -> None:
     try:
         read_everything(parse(data))
     except ParseError as error:
@@ -233,7 +233,7 @@ SOUP = st.one_of(
 
 @PATIENT
 @given(SOUP)
-def test_any_bytes_become_a_message_or_parse_error(data) -> None:
+def test_any_bytes_become_a_message_or_parse_error(data: bytes) -> None:
     try:
         message = parse(data)
     except ParseError as error:
@@ -247,7 +247,7 @@ def test_any_bytes_become_a_message_or_parse_error(data) -> None:
 
 @PATIENT
 @given(st.sampled_from(GOOD), st.data())
-def test_damaged_messages_become_a_message_or_parse_error(name, data) -> None:
+def test_damaged_messages_become_a_message_or_parse_error(name: str, data: st.DataObject) -> None:
     raw = bytearray(torture(name))
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(raw) - 1))
@@ -285,7 +285,7 @@ def messages(draw: st.DrawFn) -> Message:
 
 @PATIENT
 @given(messages())
-def test_what_is_written_parses_to_the_same_message(message) -> None:
+def test_what_is_written_parses_to_the_same_message(message: Message) -> None:
     assert parse(write(message)) == message
 
 
@@ -294,7 +294,7 @@ def test_what_is_written_parses_to_the_same_message(message) -> None:
 
 @PATIENT
 @given(st.lists(st.sampled_from(["odd_tokens", "compact_headers", "star_contact", "ping"]), max_size=5), st.data())
-def test_a_stream_is_cut_the_same_wherever_the_reads_fall(names, data) -> None:
+def test_a_stream_is_cut_the_same_wherever_the_reads_fall(names: list[str], data: st.DataObject) -> None:
     expected = [b"\r\n\r\n" if name == "ping" else torture(name) for name in names]
     stream = b"".join(expected)
     framer, pieces = StreamFramer(), []
@@ -321,7 +321,7 @@ def test_blank_lines_before_a_message_are_skipped() -> None:
     ("name", "status"),
     [("bad_content_length_garbage", 400), ("bad_content_length_twice", 400), ("leading_crlf", 400)],
 )
-def test_a_stream_that_cannot_be_cut_is_an_error_with_an_answer(name, status) -> None:
+def test_a_stream_that_cannot_be_cut_is_an_error_with_an_answer(name: str, status: int) -> None:
     with pytest.raises(ParseError) as caught:
         StreamFramer().receive(torture(name).lstrip())
     assert caught.value.status == status

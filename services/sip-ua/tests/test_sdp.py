@@ -1,6 +1,8 @@
 """Session descriptions, and the offers and answers made of them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -39,7 +41,9 @@ def describe(*lines: str) -> Description:
     return parse(SESSION + "".join(f"{line}\r\n" for line in lines))
 
 
-def answer(offer: Description, supported=DEFAULT_CODECS, **options) -> tuple[Description, NegotiatedAudio]:
+def answer(
+    offer: Description, supported: Sequence[Codec] = DEFAULT_CODECS, **options: Any
+) -> tuple[Description, NegotiatedAudio]:
     return negotiate(offer, supported, "10.0.0.9", 5000, 8, 1, **options)
 
 
@@ -119,7 +123,7 @@ def test_everything_legal_is_read() -> None:
         SESSION + "a=x\r\n" * 1001,
     ],
 )
-def test_unusable_text_is_an_sdp_error(text) -> None:
+def test_unusable_text_is_an_sdp_error(text: str) -> None:
     with pytest.raises(SdpError):
         parse(text.encode())
 
@@ -127,7 +131,7 @@ def test_unusable_text_is_an_sdp_error(text) -> None:
 @pytest.mark.parametrize(
     "line", ["a=rtpmap:96", "a=rtpmap:x y/8000", "a=rtpmap:96 x", "a=rtpmap:96 x/y", "a=rtpmap:300 x/8000"]
 )
-def test_a_broken_rtpmap_is_an_sdp_error_when_codecs_are_asked_for(line) -> None:
+def test_a_broken_rtpmap_is_an_sdp_error_when_codecs_are_asked_for(line: str) -> None:
     with pytest.raises(SdpError):
         answer(describe("m=audio 4000 RTP/AVP 96 0", line))
 
@@ -160,7 +164,7 @@ LINE = st.sampled_from(
         st.lists(LINE, max_size=12).map(lambda lines: (SESSION + "\r\n".join(lines)).encode()),
     )
 )
-def test_any_bytes_become_a_description_or_sdp_error(body) -> None:
+def test_any_bytes_become_a_description_or_sdp_error(body: bytes) -> None:
     try:
         description = parse(body)
         assert parse(write(description)) == description
@@ -265,7 +269,7 @@ def test_other_lines_are_refused_in_place() -> None:
         ("m=audio 4000 RTP/AVP 96",),
     ],
 )
-def test_nothing_in_common_is_488(lines) -> None:
+def test_nothing_in_common_is_488(lines: tuple[str, ...]) -> None:
     with pytest.raises(NoCommonCodec):
         answer(describe(*lines))
 
@@ -290,7 +294,7 @@ def test_an_offer_without_an_address_cannot_be_answered() -> None:
         (("a=recvonly",), "recvonly", "inactive", False),
     ],
 )
-def test_directions_are_mirrored(lines, wanted, direction, on_hold) -> None:
+def test_directions_are_mirrored(lines: tuple[str, ...], wanted: str, direction: str, on_hold: bool) -> None:
     ours, chosen = answer(describe("m=audio 4000 RTP/AVP 0", *lines), direction=wanted)
 
     assert (chosen.direction, chosen.on_hold) == (direction, on_hold)
@@ -300,7 +304,7 @@ def test_directions_are_mirrored(lines, wanted, direction, on_hold) -> None:
 @pytest.mark.parametrize(
     ("ptime", "expected"), [("20", 20), ("60", 60), ("0", 20), ("25", 20), ("x", 20), ("20000", 20), (" 40", 40)]
 )
-def test_ptime_follows_the_offer_when_it_can_be_made(ptime, expected) -> None:
+def test_ptime_follows_the_offer_when_it_can_be_made(ptime: str, expected: int) -> None:
     assert answer(describe("m=audio 4000 RTP/AVP 0", f"a=ptime:{ptime}"))[1].ptime_ms == expected
 
 
@@ -327,7 +331,7 @@ def test_of_several_codecs_in_an_answer_ours_comes_first() -> None:
         ("inactive", "inactive", "inactive", True),
     ],
 )
-def test_the_direction_is_what_both_allow(offered, answered, direction, on_hold) -> None:
+def test_the_direction_is_what_both_allow(offered: str, answered: str, direction: str, on_hold: bool) -> None:
     offer = make_offer("10.0.0.1", 4000, [PCMU], 1, 1, direction=offered)
     chosen = accept_answer(offer, describe("m=audio 6000 RTP/AVP 0", f"a={answered}"), [PCMU])
     assert (chosen.direction, chosen.on_hold) == (direction, on_hold)
@@ -339,7 +343,7 @@ def test_mux_needs_both() -> None:
 
 
 @pytest.mark.parametrize("line", ["m=audio 0 RTP/AVP 0", "m=audio 6000 RTP/AVP 18"])
-def test_a_refused_line_is_no_common_codec(line) -> None:
+def test_a_refused_line_is_no_common_codec(line: str) -> None:
     with pytest.raises(NoCommonCodec):
         accept_answer(OFFER, describe(line), DEFAULT_CODECS)
 
@@ -348,7 +352,7 @@ def test_a_refused_line_is_no_common_codec(line) -> None:
     "lines",
     [(), ("m=audio 1 RTP/AVP 0", "m=audio 1 RTP/AVP 0"), ("m=video 1 RTP/AVP 0",), ("m=audio 1 RTP/SAVP 0",)],
 )
-def test_an_answer_that_does_not_fit_is_an_sdp_error(lines) -> None:
+def test_an_answer_that_does_not_fit_is_an_sdp_error(lines: tuple[str, ...]) -> None:
     with pytest.raises(SdpError) as caught:
         accept_answer(OFFER, describe(*lines), DEFAULT_CODECS)
     assert not isinstance(caught.value, NoCommonCodec)

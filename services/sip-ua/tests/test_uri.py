@@ -1,5 +1,7 @@
 """URIs and name-addrs: grammar, round trips and equivalence."""
 
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -35,7 +37,7 @@ PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
         ("sip:%61@h.", Uri("sip", "%61", "h.")),
     ],
 )
-def test_uris_parse_and_come_back(text, expected) -> None:
+def test_uris_parse_and_come_back(text: str, expected: Uri) -> None:
     assert parse_uri(text) == expected
     assert parse_uri(str(expected)) == expected
 
@@ -84,7 +86,7 @@ def test_uris_parse_and_come_back(text, expected) -> None:
         "sip:a@h:²",
     ],
 )
-def test_anything_else_is_refused(text) -> None:
+def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(GrammarError):
         parse_uri(text)
 
@@ -105,14 +107,15 @@ def test_helpers_change_one_thing() -> None:
 
 
 def test_a_uri_cannot_be_built_wrong() -> None:
-    for fields in [{"user": "a b"}, {"host": "h\r\nVia: x"}, {"port": 0}, {"params": (("x;y", None),)}]:
+    wrong: list[dict[str, Any]] = [{"user": "a b"}, {"host": "h\r\nVia: x"}, {"port": 0}, {"params": (("x;y", None),)}]
+    for fields in wrong:
         with pytest.raises(GrammarError):
-            Uri(**{"scheme": "sip", "user": "a", "host": "h", **fields})  # type: ignore[arg-type]
+            Uri(**{"scheme": "sip", "user": "a", "host": "h", **fields})
 
 
 @PATIENT
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20))
-def test_any_text_can_be_a_user_part(text) -> None:
+def test_any_text_can_be_a_user_part(text: str) -> None:
     uri = Uri("sip", escape_user(text), "h")
     assert parse_uri(str(uri)) == uri
     assert uri.user_text == text
@@ -120,7 +123,7 @@ def test_any_text_can_be_a_user_part(text) -> None:
 
 @PATIENT
 @given(st.text('sip:tel@[]1af.;=?&%40-_"<> \n', max_size=30).map(lambda text: "sip:" + text))
-def test_accepted_uris_come_back_unchanged(text) -> None:
+def test_accepted_uris_come_back_unchanged(text: str) -> None:
     try:
         uri = parse_uri(text)
     except GrammarError:
@@ -144,7 +147,7 @@ def test_accepted_uris_come_back_unchanged(text) -> None:
         ('"Jörg" <sip:a@[::1]>', "Jörg", "sip:a@[::1]", None),
     ],
 )
-def test_name_addrs(text, name, uri, tag) -> None:
+def test_name_addrs(text: str, name: str, uri: str, tag: str | None) -> None:
     address = parse_name_addr(text)
 
     assert (address.display_name, str(address.uri), address.tag) == (name, uri, tag)
@@ -177,14 +180,14 @@ def test_name_addrs(text, name, uri, tag) -> None:
         "<<sip:a@b>>",
     ],
 )
-def test_broken_name_addrs_are_refused(text) -> None:
+def test_broken_name_addrs_are_refused(text: str) -> None:
     with pytest.raises(GrammarError):
         parse_name_addr(text)
 
 
 @PATIENT
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n"), max_size=20))
-def test_any_display_name_survives(name) -> None:
+def test_any_display_name_survives(name: str) -> None:
     address = NameAddr(name, parse_uri("sip:a@b"), (("tag", "t"),))
     assert parse_name_addr(str(address)) == address
 

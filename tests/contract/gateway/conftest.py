@@ -49,7 +49,7 @@ async def socket(
 async def next_event(client: ClientConnection, timeout_s: float = 5.0) -> dict[str, Any]:
     """The next text frame, which must fit the schema of its event."""
     async with asyncio.timeout(timeout_s):
-        event = json.loads(await client.recv())
+        event: dict[str, Any] = json.loads(await client.recv())
     CLIENT_EVENT.validate_python(event)
     return event
 

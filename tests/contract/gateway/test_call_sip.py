@@ -428,7 +428,7 @@ async def test_pending_call_whose_owner_is_gone_becomes_an_idle_session_with_an_
     shared_gateway: ServiceProcess, bus: Bus, call_id: str
 ) -> None:
     async def offer_and_die() -> Any:
-        owner = Owner(bus, await Sessions.open(bus), call_id, *(asyncio.Queue() for _ in range(3)))  # type: ignore[arg-type]
+        owner = Owner(bus, await Sessions.open(bus), call_id, *(asyncio.Queue() for _ in range(3)))
         await owner.offer()
         return owner
 

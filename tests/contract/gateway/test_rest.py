@@ -164,7 +164,8 @@ async def test_kill_forgets_a_call_that_nobody_serves_any_more(
     await sessions.create(Session(call_id=call_id, call_type=CallType.SIP, owner="sip-ua-gone", created_at=NOW))
 
     async def killed() -> bool:  # at first the gateway has not listened long enough to know who is gone
-        return (await api.post(f"/kill/{quote(call_id)}")).json() == {"status": "killed", "id": call_id}
+        answer = (await api.post(f"/kill/{quote(call_id)}")).json()
+        return bool(answer == {"status": "killed", "id": call_id})
 
     await eventually(killed, 15.0)
     assert await sessions.get(call_id) is None
@@ -194,8 +195,12 @@ async def test_idle_socket_gets_the_command_from_another_gateway_and_its_dump_ha
         await owner.end()
         await events_until_closed(client)
     path = Path(service_env["DIALBUS_RECORDER_PATH"]) / f"{call_id}.events.jsonl"
-    lines = await eventually(lambda: [line for line in path.read_text().splitlines() if "hangup" in line] and [
-        json.loads(json.loads(line)["content"]) for line in path.read_text().splitlines()])  # fmt: skip
+
+    def dumped() -> list[dict[str, Any]] | None:
+        lines = path.read_text().splitlines()
+        return [json.loads(json.loads(line)["content"]) for line in lines] if "hangup" in lines[-1] else None
+
+    lines = await eventually(dumped)
     assert [item.get("command") or item["event"] for item in lines] == ["invite", "pause", "resume", "hangup"]
     assert "s3cr3t" not in path.read_text()
 
@@ -285,15 +290,16 @@ async def test_precache_asks_a_tts_worker_and_reports_what_it_has(api: Client, b
         assert (response.status_code, response.json()) == (200, {"status": status, **answer})
         wide, narrow = await next_message(asked), await next_message(asked)
         assert (wide.speaker, wide.speed, wide.rate_hz, narrow.rate_hz) == ("joe", 1.5, 16000, 8000)
-    one = {"text": "Hi.", "cacheKey": "mine", "option": {"samplerate": 8000}}
+    one: dict[str, object] = {"text": "Hi.", "cacheKey": "mine", "option": {"samplerate": 8000}}
     assert (await api.post("/precache", json=one)).json()["cacheKey"] == "mine"
     assert (await next_message(asked)).rate_hz == 8000
-    for body, code in (
+    wrong: object
+    for wrong, code in (
         ({"text": "broken"}, 500), ({"text": "x", "speaker": "nobody"}, 400), ({"command": "play", "url": "x"}, 400),
         ({"text": " "}, 400), ({"text": "x", "option": {"provider": "acme"}}, 400), ([], 400), ({}, 400),
     ):  # fmt: skip
-        response = await api.post("/precache", json=body)
-        assert (response.status_code, response.json()["status"]) == (code, "error"), body
+        response = await api.post("/precache", json=wrong)
+        assert (response.status_code, response.json()["status"]) == (code, "error"), wrong
 
 
 async def test_records_are_the_dumps_newest_first(gateway: ServiceProcess, bus: Bus, call_id: str) -> None:
@@ -383,7 +389,7 @@ async def test_ami_shutdown_tells_the_supervisor_that_started_the_gateway(
     supervisor = await asyncio.create_subprocess_exec("sh", "-c", script, sys.executable, env=env)
     try:
         announcement = tmp_path / "gateway-gateway-1.json"
-        facts = json.loads(await eventually(lambda: announcement.exists() and announcement.read_text(), 30.0))
+        facts = json.loads(await eventually(lambda: announcement.read_text() if announcement.exists() else None, 30.0))
         async with Client(base_url=facts["http"], trust_env=False) as api:
             assert (await api.post("/ami/v1/shutdown")).json()["what"] == "dialbus"
         async with asyncio.timeout(10):

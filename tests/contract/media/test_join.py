@@ -13,12 +13,12 @@ from dialbus.contracts.base import Taken
 from dialbus.contracts.media import JoinLegs
 from tests.contract.media.conftest import SERVER, Dial, FakeAsr, FakeTts
 from tests.harness import eventually
-from tests.peers.rtp import TELEPHONE_EVENT, strength, tone, voice
+from tests.peers.rtp import TELEPHONE_EVENT, Packet, Pcm, RtpPeer, strength, tone, voice
 
 JFK = Path(__file__).parents[2] / "data" / "voices" / "jfk.wav"
 
 
-def _tone(text: str, rate_hz: int):
+def _tone(text: str, rate_hz: int) -> Pcm:
     """Texts are `<frequency> <seconds>`."""
     frequency, seconds = text.split()
     return tone(float(frequency), float(seconds), rate_hz, 0.3)
@@ -174,5 +174,5 @@ async def test_a_join_needs_two_legs(bus: Bus, dial: Dial) -> None:
         assert refused.value.code == code
 
 
-def _events(phone):
+def _events(phone: RtpPeer) -> list[Packet]:
     return [packet for packet in phone.heard if packet.payload_type == TELEPHONE_EVENT]

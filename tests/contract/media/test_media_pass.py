@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -147,7 +148,7 @@ async def test_the_call_goes_on_when_the_server_leaves(dial: Dial, server: Serve
     ids=["private", "nobody there", "no WebSocket", "bad option"],
 )  # fmt: skip
 async def test_a_pass_that_cannot_be_opened_is_an_error_after_the_answer(
-    dial: Dial, media: ServiceProcess, option: dict, code: int
+    dial: Dial, media: ServiceProcess, option: dict[str, Any], code: int
 ) -> None:
     call = await dial(connect=False)
 

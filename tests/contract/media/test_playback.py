@@ -2,6 +2,7 @@
 
 import wave
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ from dialbus.contracts.base import Taken
 from dialbus.contracts.media import Playback
 from tests.contract.media.conftest import SERVER, Dial, FakeTts
 from tests.harness import eventually, next_message
-from tests.peers.rtp import loud, tone
+from tests.peers.rtp import Pcm, loud, tone
 
 
-def _tone(text: str, rate_hz: int):
+def _tone(text: str, rate_hz: int) -> Pcm:
     """Texts are `<frequency> <seconds>`."""
     frequency, seconds = text.split()
     return tone(float(frequency), float(seconds), rate_hz)
@@ -155,7 +156,9 @@ async def test_pause_freezes_the_playback(bus: Bus, dial: Dial) -> None:
 @pytest.mark.parametrize(
     ("option", "code"), [({"provider": "nobody"}, 404), ({}, 500)], ids=["unknown provider", "no worker"]
 )
-async def test_speech_that_cannot_be_had_is_an_error_and_the_call_goes_on(dial: Dial, option: dict, code: int) -> None:
+async def test_speech_that_cannot_be_had_is_an_error_and_the_call_goes_on(
+    dial: Dial, option: dict[str, Any], code: int
+) -> None:
     call = await dial()
 
     await call.do("tts", text="hello", option=option)

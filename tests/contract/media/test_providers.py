@@ -36,15 +36,13 @@ async def test_a_command_overrides_only_what_it_names_and_its_speaker_reaches_th
     call = await dial()
     await call.configure(tts=GO_EXAMPLE)
 
-    for number, (fields, expected) in enumerate(
-        [
-            ({}, {"speaker": None, "speed": 1.2, "volume": 7}),
-            ({"option": {"volume": 3}}, {"speaker": None, "speed": 1.2, "volume": 3}),
-            ({"option": {"volume": 3, "speaker": "a"}, "speaker": "b"}, {"speaker": "b", "speed": 1.2, "volume": 3}),
-            ({"option": {"speed": 0.8, "provider": "piper"}}, {"speaker": None, "speed": 0.8, "volume": 7}),
-        ],
-        start=1,
-    ):
+    said: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({}, {"speaker": None, "speed": 1.2, "volume": 7}),
+        ({"option": {"volume": 3}}, {"speaker": None, "speed": 1.2, "volume": 3}),
+        ({"option": {"volume": 3, "speaker": "a"}, "speaker": "b"}, {"speaker": "b", "speed": 1.2, "volume": 3}),
+        ({"option": {"speed": 0.8, "provider": "piper"}}, {"speaker": None, "speed": 0.8, "volume": 7}),
+    ]
+    for number, (fields, expected) in enumerate(said, start=1):
         await call.do("tts", text=f"text {number}", **fields)
         await call.until("trackEnd", number)
         assert _asked(tts) == {"text": f"text {number}", **expected}

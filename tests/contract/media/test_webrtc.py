@@ -2,7 +2,7 @@
 
 import re
 import wave
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import numpy as np
@@ -94,14 +94,14 @@ async def test_the_answer_is_one_audio_line_with_what_was_chosen(peer: WebRtcPee
     sdp = call.allocated.sdp
     assert "\n" not in sdp.replace("\r\n", "")
     assert [line for line in sdp.split("\r\n") if line.startswith("m=")] == [
-        re.search(r"m=audio .*", sdp)[0].rstrip(), "m=video 0 UDP/TLS/RTP/SAVPF 96",
+        re.findall(r"m=audio .*", sdp)[0].rstrip(), "m=video 0 UDP/TLS/RTP/SAVPF 96",
     ]  # fmt: skip
     assert re.findall(r"a=rtpmap:\S+ (\S+)", sdp) == ["PCMA/8000", "telephone-event/48000"]
     assert "a=setup:active" in sdp
     assert "a=rtcp-mux" in sdp
     assert "a=end-of-candidates" in sdp
     assert webrtc.addresses(sdp) == [("host", "127.0.0.1")]
-    assert 12000 <= int(re.search(r" 127\.0\.0\.1 (\d+) typ host", sdp)[1]) <= 42000
+    assert 12000 <= int(re.findall(r" 127\.0\.0\.1 (\d+) typ host", sdp)[0]) <= 42000
     assert (call.allocated.address, call.allocated.port) == ("", 0)
 
 
@@ -120,7 +120,9 @@ async def test_the_answer_is_one_audio_line_with_what_was_chosen(peer: WebRtcPee
         (lambda sdp: sdp.replace("UDP/TLS/RTP/SAVPF", "RTP/AVP"), 488),
     ],
 )
-async def test_an_offer_that_cannot_be_used_is_refused(peer: WebRtcPeer, allocate: Dial, edit, code: int) -> None:
+async def test_an_offer_that_cannot_be_used_is_refused(
+    peer: WebRtcPeer, allocate: Dial, edit: Callable[[str], str], code: int
+) -> None:
     offer = await peer.offer("opus")
 
     with pytest.raises(Refused) as refusal:
@@ -196,7 +198,7 @@ async def test_a_peer_that_never_comes_is_lost_in_time(peer: WebRtcPeer, allocat
 
 async def test_a_peer_with_another_certificate_is_not_spoken_to(peer: WebRtcPeer, allocate: Dial) -> None:
     offer = await peer.offer("opus")
-    digest = re.search(r"a=fingerprint:sha-256 (\S+)", offer)[1]
+    digest = re.findall(r"a=fingerprint:sha-256 (\S+)", offer)[0]
     call = await allocate(offer.replace(digest, f"{digest[3:]}:{digest[:2]}"))
 
     await peer.answer(call.allocated.sdp)

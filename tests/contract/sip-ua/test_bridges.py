@@ -1,6 +1,7 @@
 """Bridges between calls of different types and different sip-ua instances (P-97, protocol 2.13)."""
 
 import asyncio
+from functools import partial
 
 from dialbus.bus import Bus
 from dialbus.contracts import media, session
@@ -13,6 +14,10 @@ from tests.peers.phone import Phone
 
 def _track(own: Call, other: Call) -> str:
     return f"bridge:{own.call_id}:to:{other.call_id}"
+
+
+def _has(call: Call, name: str, times: int) -> bool:
+    return call.names.count(name) == times
 
 
 async def _socket_call(exchange: Exchange) -> Call:
@@ -67,13 +72,13 @@ async def test_p97_both_at_once_wait_for_nobody(exchange: Exchange) -> None:
         tasks.create_task(b.send("bridge", targetSessionId=a.call_id))
     for one, two in ((a, b), (b, a)):
         track = _track(one, two)
-        await eventually(lambda one=one: one.names.count("trackStart") == 3, what="a track for each wish")
+        await eventually(partial(_has, one, "trackStart", 3), what="a track for each wish")
         assert [event["event"] for event in one.events if event.get("trackId") == track] == [
             "trackStart", "trackEnd", "trackStart",
         ]  # fmt: skip
     for one in (a, b):
         await one.send("hangup")
-        await eventually(lambda one=one: "hangup" in one.names, what="hangup")
+        await eventually(partial(_has, one, "hangup", 1), what="hangup")
 
 
 async def test_p97_what_cannot_be_bridged(exchange: Exchange, phone: Phone) -> None:

@@ -50,13 +50,14 @@ async def test_speech_made_ready_by_one_worker_is_spoken_by_another(
         again = await _cache(bus, text=f" {WELCOME} \N{WAVING HAND SIGN}")
         own = await _cache(bus, text="Please hold.", cache_key="hold", rate_hz=8000)
         refused = {}
-        for name, fields in {
+        unfit: dict[str, dict[str, Any]] = {
             "no such voice": {"text": "x", "speaker": "nobody"},
             "no such language": {"text": "x", "language": "zh"},
             "broken voice": {"text": "Bonjour.", "speaker": "broken"},
             "no word": {"text": " … "},
             "bad speed": {"text": "x", "speed": 0},
-        }.items():
+        }
+        for name, fields in unfit.items():
             with pytest.raises(Refused) as error:
                 await _cache(bus, **fields)
             refused[name] = error.value.code

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,9 @@ def parts(request: Any) -> dict[str, tuple[str | None, bytes]]:
     whole = email.message_from_bytes(head + request.body, policy=email.policy.HTTP)
     return {
         str(part.get_param("name", header="content-disposition")): (
-            part.get_filename(), part.get_payload(decode=True) or b""
+            part.get_filename(), bytes(part.get_payload(decode=True) or b"")
         )
-        for part in whole.iter_parts()  # type: ignore[attr-defined]
+        for part in whole.iter_parts()
     }  # fmt: skip
 
 
@@ -160,7 +161,7 @@ async def test_record_that_the_target_will_not_have_is_kept_here(
         root = tmp_path / app.url.split(":")[2].split("/")[0]
         async with writer(TYPE="http", URL=app.url, ROOT=str(root)) as service:
             await bus.enqueue(item(call_id, age))
-            (path,) = await eventually(lambda root=root: list(root.glob("*/*.json")))  # type: ignore[misc]
+            (path,) = await eventually(partial(_records, root))
             assert json.loads(path.read_text())["callId"] == call_id
             assert "record.not_sent" in service.log
         assert app.requests.qsize() == 1
@@ -176,3 +177,7 @@ async def test_record_in_hand_is_finished_when_the_service_stops(
         await service.stop(6.0)
     async with writer(TYPE="local", ROOT=str(tmp_path / "cdr")):
         await eventually(lambda: list((tmp_path / "cdr").glob(f"*/*_{call_id}.json")), what="the record")
+
+
+def _records(root: Path) -> list[Path]:
+    return list(root.glob("*/*.json"))

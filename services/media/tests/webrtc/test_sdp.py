@@ -158,7 +158,7 @@ def test_pion_with_one_codec_and_line_feeds_only() -> None:
     ],
 )
 def test_the_first_codec_of_ours_in_the_offers_order_is_taken(
-    formats: str, codecs: tuple[str, ...], chosen: tuple
+    formats: str, codecs: tuple[str, ...], chosen: tuple[str, int]
 ) -> None:
     text = re.sub(r"(m=audio \d+ \S+) [^\r\n]*", rf"\1 {formats}", CHROMIUM)
 
@@ -177,7 +177,7 @@ def test_keys_on_a_strange_clock_are_not_taken() -> None:
     ("formats", "event"),
     [("111 126 110", (110, 48000)), ("0 110 126", (126, 8000)), ("0 110", (110, 48000)), ("0", None)],
 )
-def test_keys_run_on_the_codecs_clock_where_that_is_offered(formats: str, event: tuple | None) -> None:
+def test_keys_run_on_the_codecs_clock_where_that_is_offered(formats: str, event: tuple[int, int] | None) -> None:
     text = re.sub(r"(m=audio \d+ \S+) [^\r\n]*", rf"\1 {formats}", CHROMIUM)
 
     assert parse_offer(text, CODECS, ipv6=False).telephone_event == event
