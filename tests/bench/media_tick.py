@@ -116,7 +116,7 @@ class Tone:
 
     async def load(self, url: str, rate_hz: int) -> npt.NDArray[np.int16]:
         """The tone."""
-        return (8000 * np.sin(np.arange(60 * rate_hz) * 0.3)).astype(np.int16)
+        return np.asarray(8000 * np.sin(np.arange(60 * rate_hz) * 0.3), np.int16)
 
 
 async def measure(rounds: int) -> list[float]:

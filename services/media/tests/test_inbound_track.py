@@ -1,5 +1,7 @@
 """The remote party's audio on its way in."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -36,12 +38,16 @@ class Detector:
         return []
 
 
+def about(seconds: float) -> Any:
+    return pytest.approx(seconds)
+
+
 @pytest.fixture
 def detector() -> Detector:
     return Detector()
 
 
-def test_nobody_is_judged_until_somebody_wants_to_know(detector: Detector):
+def test_nobody_is_judged_until_somebody_wants_to_know(detector: Detector) -> None:
     track = InboundTrack(RATE_HZ, detector)
 
     pcm, effects = track.process_inbound(FRAME, 100.0)
@@ -50,7 +56,7 @@ def test_nobody_is_judged_until_somebody_wants_to_know(detector: Detector):
     assert (effects, detector.opened, detector.fed) == ([], [], [])
 
 
-def test_times_are_those_of_the_wall_even_when_ticks_were_skipped(detector: Detector):
+def test_times_are_those_of_the_wall_even_when_ticks_were_skipped(detector: Detector) -> None:
     track = InboundTrack(RATE_HZ, detector)
     track.report_speech(EndpointingOptions(speech_padding_s=0.0))
     for tick in range(5):
@@ -60,10 +66,10 @@ def test_times_are_those_of_the_wall_even_when_ticks_were_skipped(detector: Dete
     track.process_inbound(FRAME, 103.0)
 
     assert track.wall(0.12) == pytest.approx(103.0)
-    assert track.on_speech_probability(0.9, 960) == [SpeechStarted(pytest.approx(0.088))]
+    assert track.on_speech_probability(0.9, 960) == [SpeechStarted(about(0.088))]
 
 
-def test_a_silenced_caller_is_zeros_for_everyone(detector: Detector):
+def test_a_silenced_caller_is_zeros_for_everyone(detector: Detector) -> None:
     track = InboundTrack(RATE_HZ, detector)
     track.cut_utterances()
     track.silenced = True
@@ -74,14 +80,14 @@ def test_a_silenced_caller_is_zeros_for_everyone(detector: Detector):
     assert not detector.fed[0].any()
 
 
-def test_utterances_cut_from_later_on_have_times_of_the_same_clock(detector: Detector):
+def test_utterances_cut_from_later_on_have_times_of_the_same_clock(detector: Detector) -> None:
     track = InboundTrack(RATE_HZ, detector)
     track.report_speech(EndpointingOptions())
     for tick in range(50):
         track.process_inbound(FRAME, 100.0 + tick * 0.02)
     track.cut_utterances()
     track.cut_utterances()
-    effects = []
+    effects: list[object] = []
     for tick in range(50, 100):
         effects += track.process_inbound(FRAME, 100.0 + tick * 0.02)[1]
         if tick % 8 == 7:
@@ -94,7 +100,7 @@ def test_utterances_cut_from_later_on_have_times_of_the_same_clock(detector: Det
     assert detector.closed == [5]
 
 
-def test_the_same_options_again_do_not_forget_that_speech_goes_on(detector: Detector):
+def test_the_same_options_again_do_not_forget_that_speech_goes_on(detector: Detector) -> None:
     track = InboundTrack(RATE_HZ, detector)
     options = EndpointingOptions(speech_padding_s=0.0)
     track.report_speech(options)
@@ -107,7 +113,7 @@ def test_the_same_options_again_do_not_forget_that_speech_goes_on(detector: Dete
     assert detector.opened == [RATE_HZ]
 
 
-def test_denoising_keeps_the_length_of_frames(detector: Detector):
+def test_denoising_keeps_the_length_of_frames(detector: Detector) -> None:
     track = InboundTrack(RATE_HZ, detector)
     track.denoise(True)
 
@@ -116,7 +122,7 @@ def test_denoising_keeps_the_length_of_frames(detector: Detector):
     assert track.process_inbound(FRAME, 100.0)[0] is FRAME
 
 
-def test_utterances_are_numbered_on_after_a_pause(detector: Detector):
+def test_utterances_are_numbered_on_after_a_pause(detector: Detector) -> None:
     track = InboundTrack(RATE_HZ, detector)
     track.cut_utterances()
 
@@ -138,7 +144,7 @@ def test_utterances_are_numbered_on_after_a_pause(detector: Detector):
     assert [effect.index for effect in speak(20, 0.9) if isinstance(effect, UtteranceStarted)] == [1]
 
 
-def test_gain_is_controlled_behind_the_detector(detector: Detector):
+def test_gain_is_controlled_behind_the_detector(detector: Detector) -> None:
     track = InboundTrack(RATE_HZ, detector)
     track.control_gain(GainOptions(initial_gain_db=6.0206))
 

@@ -73,13 +73,13 @@ class Told:
         ("wss://h.test/a?b=%2F+c&d#frag", "wss://h.test/a?b=%2F+c&d&sample_rate=16000&packet_size=2560"),
     ],
 )
-def test_the_query_is_added_to(url: str, expected: str):
+def test_the_query_is_added_to(url: str, expected: str) -> None:
     option = MediaPassOption.model_validate({"url": url, "inputSampleRate": 8000, "outputSampleRate": 16000})
     assert pass_url(option) == expected
 
 
 @pytest.mark.parametrize("rates", [(8000, 8000), (8000, 16000), (16000, 24000), (16000, 44100)])
-def test_packets_have_exactly_their_size_and_lose_nothing(rates: tuple[int, int]):
+def test_packets_have_exactly_their_size_and_lose_nothing(rates: tuple[int, int]) -> None:
     source_hz, target_hz = rates
     packets = Packets(source_hz, target_hz, 1000, max_s=10.0)
     pcm = tone(700, 1.0, source_hz)
@@ -91,7 +91,7 @@ def test_packets_have_exactly_their_size_and_lose_nothing(rates: tuple[int, int]
     assert packets.dropped == 0
 
 
-def test_packets_nobody_takes_are_dropped_the_oldest_first():
+def test_packets_nobody_takes_are_dropped_the_oldest_first() -> None:
     packets = Packets(8000, 8000, 320, max_s=0.1)
     for number in range(10):
         packets.put(np.full(FRAME, number, np.int16))
@@ -100,7 +100,7 @@ def test_packets_nobody_takes_are_dropped_the_oldest_first():
     assert [np.frombuffer(packet, "<i2")[0] for packet in packets.ready] == [5, 6, 7, 8, 9]
 
 
-async def test_both_ways_and_the_end():
+async def test_both_ways_and_the_end() -> None:
     told = Told()
     async with _peer() as peer:
         opened = told.opened(peer.url, packetSize=480)
@@ -130,7 +130,7 @@ async def test_both_ways_and_the_end():
     assert told.events == ["started", "ended"]
 
 
-async def test_closing_ends_it_once_and_before_it_waits():
+async def test_closing_ends_it_once_and_before_it_waits() -> None:
     told = Told()
     async with _peer() as peer:
         opened = told.opened(peer.url)
@@ -143,7 +143,7 @@ async def test_closing_ends_it_once_and_before_it_waits():
     assert told.events == ["started", "ended"]
 
 
-async def test_a_peer_that_is_gone_before_there_is_audio():
+async def test_a_peer_that_is_gone_before_there_is_audio() -> None:
     told = Told()
     async with _peer() as peer:
         opened = told.opened(peer.url)
@@ -154,7 +154,7 @@ async def test_a_peer_that_is_gone_before_there_is_audio():
         await opened.close()
 
 
-async def test_what_cannot_be_opened_is_told_with_its_code():
+async def test_what_cannot_be_opened_is_told_with_its_code() -> None:
     told = Told()
     for url in ("ws://10.0.0.1/", "http://127.0.0.1/", "ws://127.0.0.1:9/"):
         opened = told.opened(url)
@@ -164,7 +164,7 @@ async def test_what_cannot_be_opened_is_told_with_its_code():
     assert told.events == ["failed 403", "failed 400", "failed 502"]
 
 
-async def test_a_peer_far_ahead_is_read_no_further_until_it_is_heard(monkeypatch: pytest.MonkeyPatch):
+async def test_a_peer_far_ahead_is_read_no_further_until_it_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(media_pass, "MAX_AHEAD_S", 1.0)
     told, sent = Told(), 0
     async with _peer() as peer:
