@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sip_ua.sip.dialog import Dialog, dialog_id, dialog_of_uac, dialog_of_uas
-from sip_ua.sip.message import Headers, Request, Response
+from sip_ua.sip.dialog import Dialog, dialog_of_uac, dialog_of_uas
+from sip_ua.sip.headers import Headers
+from sip_ua.sip.identity import dialog_id
+from sip_ua.sip.message import Request, Response
 from sip_ua.sip.parser import parse
 
 VIA = "SIP/2.0/UDP 192.0.2.20:13050;branch=z9hG4bKnew;rport"

@@ -13,7 +13,7 @@ from sip_ua.sip.digest import (
     parse_challenges,
     strongest,
 )
-from sip_ua.sip.message import Headers
+from sip_ua.sip.headers import Headers
 from tests.peers.digest import answer, proves
 
 # A busy machine is no failure.

@@ -13,14 +13,20 @@ from hypothesis import strategies as st
 from sip_ua.sip.agent import Agent, LocalProtocolError, SendAck, SendRequest, SendResponse
 from sip_ua.sip.dialog import Dialog
 from sip_ua.sip.digest import Credentials
-from sip_ua.sip.invite_session import (
+from sip_ua.sip.dtmf import parse_dtmf
+from sip_ua.sip.extensions import custom, reason_text, reason_value
+from sip_ua.sip.headers import Headers
+from sip_ua.sip.identity import server_key
+from sip_ua.sip.invite_session import InviteSession
+from sip_ua.sip.message import Request, Response, response_to
+from sip_ua.sip.parser import parse
+from sip_ua.sip.session_effects import (
     AckMissing,
     Acknowledged,
     Answered,
     Cancelled,
     DtmfReceived,
     InfoReceived,
-    InviteSession,
     MessageReceived,
     Offered,
     Progress,
@@ -34,17 +40,9 @@ from sip_ua.sip.invite_session import (
     SessionEffect,
     SessionExpired,
     TransferRequested,
-    UacSession,
-    UasSession,
-    answer_outside_dialog,
-    custom,
-    parse_dtmf,
-    reason_text,
-    reason_value,
 )
-from sip_ua.sip.message import Headers, Request, Response, response_to
-from sip_ua.sip.parser import parse
-from sip_ua.sip.transaction_layer import server_key
+from sip_ua.sip.uac import UacSession
+from sip_ua.sip.uas import UasSession, answer_outside_dialog
 from sip_ua.sip.uri import parse_name_addr
 from tests.peers.digest import proves
 

@@ -13,22 +13,22 @@ from random import Random
 import pytest
 
 from sip_ua.sip.agent import Agent, SendAck, SendRequest, SendResponse
-from sip_ua.sip.invite_session import (
+from sip_ua.sip.invite_session import InviteSession
+from sip_ua.sip.message import Request, write
+from sip_ua.sip.parser import parse
+from sip_ua.sip.session_effects import (
     Acknowledged,
     Answered,
     Cancelled,
-    InviteSession,
     Offered,
     Progress,
     Refused,
     RemoteHangUp,
     SessionEffect,
-    UacSession,
-    UasSession,
 )
-from sip_ua.sip.message import Request, write
-from sip_ua.sip.parser import parse
 from sip_ua.sip.transaction_layer import Address, Failed, Finished, LayerEffect, Received, TransactionLayer, Transmit
+from sip_ua.sip.uac import UacSession
+from sip_ua.sip.uas import UasSession
 from sip_ua.sip.uri import parse_name_addr
 
 OFFER, ANSWER = b"v=0 offer", b"v=0 answer"

@@ -5,19 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from sip_ua.sip.grammar import GrammarError
-from sip_ua.sip.message import (
-    COMPACT_FORMS,
-    CSeq,
-    Headers,
-    Request,
-    Response,
-    Via,
-    parse_cseq,
-    parse_via,
-    response_to,
-    stamp_received,
-    write,
-)
+from sip_ua.sip.headers import COMPACT_FORMS, Headers
+from sip_ua.sip.message import CSeq, Request, Response, Via, parse_cseq, parse_via, response_to, stamp_received, write
 from sip_ua.sip.uri import parse_uri
 
 INVITE = Request(

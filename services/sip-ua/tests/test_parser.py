@@ -6,7 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sip_ua.sip.message import CSeq, Headers, Message, Request, Response, write
+from sip_ua.sip.headers import Headers
+from sip_ua.sip.message import CSeq, Message, Request, Response, write
 from sip_ua.sip.parser import ParseError, StreamFramer, is_keepalive, parse
 from sip_ua.sip.uri import Uri
 

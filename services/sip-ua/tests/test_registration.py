@@ -7,7 +7,8 @@ import pytest
 
 from sip_ua.sip.agent import Agent, SendRequest
 from sip_ua.sip.digest import Credentials
-from sip_ua.sip.message import Headers, Request, Response, response_to
+from sip_ua.sip.headers import Headers
+from sip_ua.sip.message import Request, Response, response_to
 from sip_ua.sip.registration import (
     Registered,
     Registration,

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from sip_ua.sip.identity import client_key, server_key
 from sip_ua.sip.message import Request, Response, response_to
 from sip_ua.sip.parser import parse
 from sip_ua.sip.timers import Timers
@@ -27,16 +28,7 @@ from sip_ua.sip.transaction import (
     Transaction,
     TransportFailed,
 )
-from sip_ua.sip.transaction_layer import (
-    Address,
-    Failed,
-    Finished,
-    Received,
-    TransactionLayer,
-    Transmit,
-    client_key,
-    server_key,
-)
+from sip_ua.sip.transaction_layer import Address, Failed, Finished, Received, TransactionLayer, Transmit
 
 
 def request(method: str = "INVITE", *, branch: str = "z9hG4bKone", cseq: int = 1, extra: str = "") -> Request:

@@ -39,7 +39,7 @@ from sip_ua.leg import translate as bridge
 from sip_ua.leg.sip_leg import SipLeg
 from sip_ua.sip import sdp
 from sip_ua.sip.agent import LocalProtocolError
-from sip_ua.sip.dialog import dialog_id
+from sip_ua.sip.identity import dialog_id
 from sip_ua.sip.message import Request
 from sip_ua.sip.transaction_layer import Address
 from sip_ua.ua.user_agent import UserAgent, new_token

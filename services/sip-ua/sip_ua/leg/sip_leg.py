@@ -1,7 +1,7 @@
 """One SIP leg of a call: its dialog, its SDP on both sides, and what it tells the call's owner.
 
 The main leg of a SIP call is one, and so is the second leg of a transfer, whatever the type of the call. The dialog
-itself is `sip_ua.sip.invite_session`'s; this is its shell: it finds the way to a callee, makes offers and answers, and
+itself is of `sip_ua.sip`; this is its shell: it finds the way to a callee, makes offers and answers, and
 answers a re-INVITE on the spot.
 """
 
@@ -18,11 +18,13 @@ from sip_ua.call import Dial
 from sip_ua.errors import BadAddress
 from sip_ua.leg import outbound
 from sip_ua.leg import translate as bridge
-from sip_ua.sip import invite_session as sip
 from sip_ua.sip import sdp
+from sip_ua.sip import session_effects as sip
 from sip_ua.sip.agent import Agent, LocalProtocolError
 from sip_ua.sip.message import Request
 from sip_ua.sip.transaction_layer import Address
+from sip_ua.sip.uac import UacSession
+from sip_ua.sip.uas import UasSession
 from sip_ua.sip.uri import NameAddr
 from sip_ua.ua.transport import is_ip, resolve
 from sip_ua.ua.user_agent import TransactionUser, UserAgent
@@ -135,7 +137,7 @@ class SipLeg:
         self._config = config
         self._tell = tell
         self._user: TransactionUser | None = None
-        self._core: sip.UacSession | sip.UasSession | None = None
+        self._core: UacSession | UasSession | None = None
         self._plan: outbound.Plan | None = None
         self._way: _Way | None = None
         self._dial: Dial | None = None
@@ -158,7 +160,7 @@ class SipLeg:
         """The leg of an INVITE, which is answered 100, or refused at once (`is_over`)."""
         leg = cls(ua, config, tell)
         leg.peer_host = source.host
-        core = sip.UasSession(ua.agent_towards(source.host), invite, tag)
+        core = UasSession(ua.agent_towards(source.host), invite, tag)
         leg._core = core
         leg._user = ua.add(core, invite.call_id, tag, leg._on_sip)
         leg._user.perform(core.start(ua.now()))
@@ -167,12 +169,12 @@ class SipLeg:
     @property
     def is_over(self) -> bool:
         """Whether the dialog has ended, though the owner may not have seen why yet."""
-        return self._core is not None and self._core.phase is sip.Phase.ENDED
+        return self._core is not None and self._core.is_over
 
     @property
     def invite_received(self) -> Request | None:
         """The caller's INVITE."""
-        return self._core.invite if isinstance(self._core, sip.UasSession) else None
+        return self._core.invite if isinstance(self._core, UasSession) else None
 
     @property
     def local_sdp(self) -> bytes:
@@ -250,7 +252,7 @@ class SipLeg:
         assert self._dial is not None
         option, suffix = self._dial.sip, self._config.ua.callid_suffix
         call_id = f"{default_call_id}@{suffix}" if suffix else default_call_id
-        core = sip.UacSession(
+        core = UacSession(
             self._way.agent,
             self._way.caller,
             self._way.plan.callee,
@@ -270,13 +272,13 @@ class SipLeg:
 
     def ring(self, *, early_media: bool) -> None:
         """180, or 183 with our SDP. Nothing once answered or over."""
-        if isinstance(self._core, sip.UasSession):
+        if isinstance(self._core, UasSession):
             self._perform(self._core.ring(self._ua.now(), self.local_sdp if early_media else None))
 
     def answer(self, option: SipOption | None) -> None:
         """200 with our SDP. Nothing when the caller has gone."""
         core = self._core
-        if isinstance(core, sip.UasSession) and core.phase is sip.Phase.PENDING:
+        if isinstance(core, UasSession) and core.is_pending:
             core.hangup_headers = _hangup_headers(option)
             caller = core.invite.from_.uri.host
             core.credentials = bridge.credentials(option) or outbound.registered(caller, self._config.ua.register_users)
@@ -284,7 +286,7 @@ class SipLeg:
 
     def reject(self, code: int, reason: str | None) -> None:
         """A final refusal. Nothing once answered or over."""
-        if isinstance(self._core, sip.UasSession):
+        if isinstance(self._core, UasSession):
             self._perform(self._core.reject(self._ua.now(), code, reason))
 
     def hang_up(self, headers: Mapping[str, str] | None = None) -> None:
@@ -321,7 +323,7 @@ class SipLeg:
                     self._say(Failed("the callee can't be reached", 503))
                 else:
                     self._say(Refused(status, reason, self._user.timed_out))
-            case sip.Cancelled() if isinstance(self._core, sip.UasSession):
+            case sip.Cancelled() if isinstance(self._core, UasSession):
                 self._say(Cancelled())
             case sip.RemoteHangUp() | sip.SessionExpired():
                 self._say(HungUp())

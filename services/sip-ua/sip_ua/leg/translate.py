@@ -9,8 +9,8 @@ from dialbus.contracts.media import Direction, RemoteMedia
 from dialbus.contracts.options import SipOption
 from sip_ua.errors import BadAddress
 from sip_ua.sip.digest import Credentials
+from sip_ua.sip.extensions import custom
 from sip_ua.sip.grammar import CALL_ID_RE, GrammarError
-from sip_ua.sip.invite_session import custom
 from sip_ua.sip.message import Request
 from sip_ua.sip.sdp import G722, OPUS, PCMA, PCMU, TELEPHONE_EVENT, Codec, NegotiatedAudio
 from sip_ua.sip.uri import NameAddr, Uri, escape_user, parse_name_addr, parse_uri

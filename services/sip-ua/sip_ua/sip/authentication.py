@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from sip_ua.sip.agent import Agent
 from sip_ua.sip.digest import Credentials, authorize, parse_challenges, strongest
-from sip_ua.sip.message import Headers, Request, Response
+from sip_ua.sip.headers import Headers
+from sip_ua.sip.message import Request, Response
 
 __all__ = ["Credentials", "is_challenge", "with_credentials"]
 

@@ -7,17 +7,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from sip_ua.sip.agent import MAX_FORWARDS
-from sip_ua.sip.message import Headers, Request, Response
+from sip_ua.sip.headers import Headers
+from sip_ua.sip.identity import dialog_id
+from sip_ua.sip.message import Request, Response
 from sip_ua.sip.uri import NameAddr, Uri, parse_name_addr, parse_uri
-
-
-def dialog_id(call_id: str, from_tag: str, to_tag: str) -> str:
-    """The id by which API clients know a dialog: Call-ID, the larger tag, the smaller tag.
-
-    Tags compare byte by byte, as str does for all of UTF-8, so either party computes the same id.
-    """
-    larger, smaller = sorted((from_tag, to_tag), reverse=True)
-    return f"{call_id}-{larger}-{smaller}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Final
 
 from sip_ua.sip.grammar import QUOTED, SWS, TOKEN, quote, split_list, unquote
-from sip_ua.sip.message import Headers
+from sip_ua.sip.headers import Headers
 
 # Strongest first. SHA-512 is in no RFC for SIP, but servers that offer it exist.
 _HASHES: Final = MappingProxyType({"SHA-512": "sha512", "SHA-512-256": "sha512_256", "SHA-256": "sha256", "MD5": "md5"})

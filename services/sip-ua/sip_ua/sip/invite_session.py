@@ -8,232 +8,46 @@ the call. Sources: RFC 3261 §9, §12 to §15; RFC 3311 (UPDATE), RFC 4028 (sess
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal
 
 from sip_ua.sip.agent import (
     ALLOW,
-    MAX_FORWARDS,
     Agent,
     LocalProtocolError,
     SendAck,
     SendRequest,
     SendResponse,
-    Transmission,
 )
-from sip_ua.sip.authentication import Credentials, is_challenge, with_credentials
-from sip_ua.sip.dialog import Dialog, dialog_of_uac, dialog_of_uas
-from sip_ua.sip.grammar import GrammarError, get_param, is_token, parse_params, quote
-from sip_ua.sip.message import REASON_PHRASES, Headers, Message, Request, Response, response_to
-from sip_ua.sip.transaction_layer import Key, server_key
+from sip_ua.sip.authentication import is_challenge, with_credentials
+from sip_ua.sip.dialog import Dialog
+from sip_ua.sip.digest import Credentials
+from sip_ua.sip.dtmf import parse_dtmf
+from sip_ua.sip.extensions import SUPPORTED, HeaderItems, custom, option_tags, reason_text, unsupported
+from sip_ua.sip.headers import Headers
+from sip_ua.sip.message import REASON_PHRASES, SDP, Message, Request, Response, response_to
+from sip_ua.sip.session_effects import (
+    AckMissing,
+    Acknowledged,
+    InfoReceived,
+    MessageReceived,
+    RemoteHangUp,
+    ReofferAnswered,
+    Reoffered,
+    ReofferRefused,
+    ReofferWithdrawn,
+    RequestAnswered,
+    SessionEffect,
+    SessionExpired,
+    TransferRequested,
+)
+from sip_ua.sip.session_timer import MIN_SESSION_S, session_interval
 from sip_ua.sip.uri import NameAddr, Uri
 
-SDP: Final = "application/sdp"
-SUPPORTED: Final = "timer"
-MIN_SESSION_S: Final = 90
-"""The shortest session interval we accept (RFC 4028 §5)."""
 OFFER_RECHECK_S: Final = 1.0
 """How long a postponed offer waits once more while the peer's is open."""
-PROVISIONAL_REFRESH_S: Final = 60.0
-"""How often an unanswered INVITE gets its provisional response again (RFC 3261 §13.3.1.1)."""
-
-HeaderItems: TypeAlias = Iterable[tuple[str, str]]
-
-_OWN_HEADERS: Final = frozenset(
-    {
-        "via",
-        "route",
-        "record-route",
-        "max-forwards",
-        "from",
-        "to",
-        "call-id",
-        "cseq",
-        "contact",
-        "content-length",
-        "content-type",
-        "content-encoding",
-        "allow",
-        "supported",
-        "require",
-        "proxy-require",
-        "user-agent",
-        "authorization",
-        "proxy-authorization",
-        "www-authenticate",
-        "proxy-authenticate",
-        "session-expires",
-        "min-se",
-        "rack",
-        "rseq",
-        "expires",
-        "event",
-        "timestamp",
-    }
-)
-
-
-# What the owner of a call learns. After an effect that is final there is no other, and after the owner's own
-# `hang_up` or `reject` there is none at all. Giving up a call of ours before its answer is confirmed by `Cancelled`.
-
-
-@dataclass(frozen=True, slots=True)
-class Offered:
-    """A call came in and waits for `ring`, `answer` or `reject`. Without SDP our answer carries the offer."""
-
-    sdp: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """A 101–199 to our INVITE; `sdp` is the peer's early answer, `remote_tag` tells forks apart."""
-
-    status: int
-    reason: str
-    sdp: bytes | None
-    remote_tag: str
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """Our INVITE was answered and acknowledged. Without SDP the early answer of that fork stands, if there was one."""
-
-    sdp: bytes | None
-    remote_tag: str
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Our INVITE failed: the peer's 300–699, 408 when nobody answered, 503 when it could not be sent. Final."""
-
-    status: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Cancelled:
-    """The call ended before its answer: the caller sent CANCEL, or we did. Final. `reason` is the Reason's text."""
-
-    reason: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Acknowledged:
-    """Our answer arrived; `sdp` is the peer's answer when our 200 carried the offer."""
-
-    sdp: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class AckMissing:
-    """Our answer was never acknowledged; the call is over, BYE is sent. Final."""
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteHangUp:
-    """The peer ended the call, or lost it. Final. `reason` is the text of its Reason header."""
-
-    reason: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SessionExpired:
-    """The peer stopped refreshing the session it asked for (RFC 4028 §10); BYE is sent. Final."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reoffered:
-    """The peer wants other media: call `answer_reoffer` or `refuse_reoffer`. Without SDP it wants our offer."""
-
-    sdp: bytes | None
-    kind: Literal["INVITE", "UPDATE"]
-
-
-@dataclass(frozen=True, slots=True)
-class ReofferWithdrawn:
-    """The peer cancelled its unanswered re-INVITE; the session stays as it was."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReofferAnswered:
-    """The answer to an offer of ours: from a 2xx, or from the ACK to a re-INVITE that had none."""
-
-    sdp: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class ReofferRefused:
-    """Our offer was refused; the session stays as it was."""
-
-    status: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class DtmfReceived:
-    """One key by INFO; `duration_ms` is None when the peer did not say."""
-
-    digit: str
-    duration_ms: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class InfoReceived:
-    """An INFO that is not DTMF."""
-
-    content_type: str
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class MessageReceived:
-    """A MESSAGE inside the dialog; `content_type` is the whole header."""
-
-    content_type: str
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class TransferRequested:
-    """A REFER: the peer asks us to call `refer_to`. It was accepted; nothing else happens by itself."""
-
-    refer_to: str
-    referred_by: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class RequestAnswered:
-    """The final response to an INFO or MESSAGE of ours; 408 and 503 as in `Refused`. Not after the call's end."""
-
-    method: str
-    status: int
-    reason: str
-
-
-SessionEffect: TypeAlias = (
-    Transmission
-    | Offered
-    | Progress
-    | Answered
-    | Refused
-    | Cancelled
-    | Acknowledged
-    | AckMissing
-    | RemoteHangUp
-    | SessionExpired
-    | Reoffered
-    | ReofferWithdrawn
-    | ReofferAnswered
-    | ReofferRefused
-    | DtmfReceived
-    | InfoReceived
-    | MessageReceived
-    | TransferRequested
-    | RequestAnswered
-)
 
 
 class Phase(Enum):
@@ -319,6 +133,15 @@ class InviteSession:
     # What the owner may ask.
 
     @property
+    def is_pending(self) -> bool:
+        """Whether the INVITE waits for its final answer."""
+        return self.phase is Phase.PENDING
+
+    @property
+    def is_over(self) -> bool:
+        return self.phase is Phase.ENDED
+
+    @property
     def finished(self) -> bool:
         return self._finished
 
@@ -360,7 +183,7 @@ class InviteSession:
         response = response_to(request, 200, headers=headers, body=sdp)
         self._emit(SendResponse(response))
         if request.method == "INVITE":
-            self._await_ack(response, carries_offer=_sdp_of(request) is None, initial=False)
+            self._await_ack(response, carries_offer=request.sdp is None, initial=False)
         return self._drain()
 
     def refuse_reoffer(self, now: float, status: int = 488, reason: str | None = None) -> list[SessionEffect]:
@@ -469,10 +292,10 @@ class InviteSession:
             self._refresh_target(request)
             self._remote_offer = request
             self._emit(SendResponse(response_to(request, 100)))
-            self._emit(Reoffered(_sdp_of(request), "INVITE"))
+            self._emit(Reoffered(request.sdp, "INVITE"))
 
     def _on_update(self, request: Request) -> None:
-        sdp = _sdp_of(request)
+        sdp = request.sdp
         waiting = self._unacknowledged
         if sdp is not None and (self._own_offer is not None or (waiting is not None and waiting.carries_offer)):
             self._reply(request, 491)
@@ -527,7 +350,7 @@ class InviteSession:
         if self._bye_after_ack is not None:
             self._send_bye(self._bye_after_ack)
         elif self.phase is Phase.UP:
-            sdp = _sdp_of(ack) if waiting.carries_offer else None
+            sdp = ack.sdp if waiting.carries_offer else None
             if waiting.initial:
                 self._emit(Acknowledged(sdp))
             elif waiting.carries_offer:
@@ -571,7 +394,7 @@ class InviteSession:
             self._own_offer = None
             if self.phase is Phase.UP:
                 self._session_answered(response)
-                self._emit(ReofferAnswered(_sdp_of(response)))
+                self._emit(ReofferAnswered(response.sdp))
         elif status == 491 and self.phase is Phase.UP:
             # RFC 3261 §14.1: whoever made the Call-ID waits 2.1 to 4 s, the other up to 2 s.
             dialog = self._dialogs[sent.remote_tag]
@@ -809,394 +632,5 @@ class InviteSession:
         return effects
 
 
-class UacSession(InviteSession):
-    """A call we place: INVITE with an offer, `Progress`, then `Answered`, `Refused` or `Cancelled`."""
-
-    def __init__(
-        self,
-        agent: Agent,
-        caller: NameAddr,
-        callee: NameAddr,
-        *,
-        call_id: str,
-        sdp: bytes,
-        contact: NameAddr | None = None,
-        credentials: Credentials | None = None,
-        headers: Mapping[str, str] | None = None,
-        hangup_headers: Mapping[str, str] | None = None,
-        ringing_limit_s: float | None = None,
-    ) -> None:
-        """`ringing_limit_s` is how long it may ring, when that is not what the agent's timers say."""
-        super().__init__(
-            agent,
-            contact=contact or agent.contact(caller.uri.user),
-            credentials=credentials,
-            hangup_headers=hangup_headers,
-        )
-        self.call_id = call_id
-        self.local_tag = agent.new_token()
-        self._invite = self._first_invite(caller, callee, sdp, headers or {})
-        self._ringing_limit_s = ringing_limit_s
-        self._tries = 0
-        self._provisional_seen = False
-        self._cancel_wanted = False
-
-    def start(self, now: float) -> list[SessionEffect]:
-        """Send the INVITE."""
-        self._now = now
-        self.phase = Phase.PENDING
-        self._emit(SendRequest(self._invite, self._invite.uri, self._ringing_limit_s))
-        return self._drain()
-
-    def cancel(self, now: float) -> list[SessionEffect]:
-        """Give the unanswered call up. `Cancelled` comes at once, CANCEL goes out as soon as RFC 3261 §9.1 allows.
-
-        A 2xx that crosses the CANCEL is acknowledged and hung up. Nothing happens when the call is answered or over.
-        """
-        self._now = now
-        if self.phase is Phase.PENDING:
-            self._give_up(Cancelled())
-        return self._drain()
-
-    def hang_up(self, now: float, headers: Mapping[str, str] | None = None) -> list[SessionEffect]:
-        """BYE when up, CANCEL when still unanswered."""
-        return self.cancel(now) if self.phase is Phase.PENDING else super().hang_up(now, headers)
-
-    def failed(self, request: Request, status: Literal[408, 503], now: float) -> list[SessionEffect]:
-        """The layer gave up on a request of ours; on the INVITE that is `Refused` with this status."""
-        if request.via.branch != self._invite.via.branch or request.method != "INVITE":
-            return super().failed(request, status, now)
-        self._now = now
-        if self.phase is Phase.PENDING:
-            self._give_up(Refused(status, REASON_PHRASES[status]))
-        return self._drain()
-
-    def _first_invite(self, caller: NameAddr, callee: NameAddr, sdp: bytes, headers: Mapping[str, str]) -> Request:
-        items = [
-            ("Via", self.agent.new_via()),
-            ("Max-Forwards", MAX_FORWARDS),
-            ("From", str(caller.without_params().with_tag(self.local_tag))),
-            ("To", str(callee.without_params())),
-            ("Call-ID", self.call_id),
-            ("CSeq", "1 INVITE"),
-            ("Contact", str(self.contact)),
-            ("Allow", ALLOW),
-            ("User-Agent", self.agent.user_agent),
-            *custom(headers.items()),
-            ("Content-Type", SDP),
-        ]
-        return Request("INVITE", callee.uri.without_headers(), Headers(items), sdp)
-
-    def _on_response(self, response: Response) -> None:
-        if response.cseq != self._invite.cseq or response.via.branch != self._invite.via.branch:
-            super()._on_response(response)
-        elif response.status < 200:
-            self._on_provisional(response)
-        elif response.status < 300:
-            self._on_success(response)
-        elif self.phase is Phase.PENDING and not self._retry_invite(response):
-            self._end(Refused(response.status, response.reason))
-
-    def _on_provisional(self, response: Response) -> None:
-        self._provisional_seen = True
-        if self.phase is Phase.ENDED and self._cancel_wanted:
-            self._send_cancel()
-        if self.phase is not Phase.PENDING or response.status == 100:
-            return
-        tag = response.to_tag or ""
-        if tag and tag not in self._dialogs:
-            self._dialogs[tag] = dialog_of_uac(self._invite, response)
-        self._emit(Progress(response.status, response.reason, _sdp_of(response), tag))
-
-    def _on_success(self, response: Response) -> None:
-        """The first 2xx is the answer; from other forks, or after we gave up, it is acknowledged and hung up."""
-        tag = response.to_tag or ""
-        if ack := self._acks.get((tag, response.cseq.number)):
-            self._emit(ack)
-            return
-        early = self._dialogs.get(tag)
-        if early is None:
-            self._dialogs[tag] = dialog_of_uac(self._invite, response)
-        else:
-            self._dialogs[tag] = early.confirmed(response)
-        self._send_ack(self._invite, tag)
-        if self.phase is Phase.PENDING:
-            self.phase = Phase.UP
-            self._chosen = tag
-            self._emit(Answered(_sdp_of(response), tag))
-        else:
-            self._send_bye(self.hangup_headers.items(), tag)
-
-    def _retry_invite(self, response: Response) -> bool:
-        """Answer a challenge with a new INVITE: same Call-ID and From tag, higher CSeq (RFC 3261 §22.2)."""
-        if self.credentials is None or not is_challenge(response):
-            return False
-        cseq = self._invite.cseq.number + 1
-        again = with_credentials(self._invite, response, self.credentials, self.agent, cseq, self._tries)
-        if again is None:
-            return False
-        self._tries += 1
-        self._invite = again
-        self._provisional_seen = False
-        self._dialogs.clear()
-        self._emit(SendRequest(again, again.uri, self._ringing_limit_s))
-        return True
-
-    def _give_up(self, effect: SessionEffect) -> None:
-        self._cancel_wanted = True
-        self._end(effect)
-        if self._provisional_seen:
-            self._send_cancel()
-
-    def _send_cancel(self) -> None:
-        """CANCEL: the INVITE's target, top Via and Routes (RFC 3261 §9.1); never with custom headers."""
-        self._cancel_wanted = False
-        invite = self._invite
-        items = [("Via", str(invite.via)), *(("Route", route) for route in invite.headers.get_all("Route"))]
-        items.append(("Max-Forwards", MAX_FORWARDS))
-        items += [line for line in invite.headers.lines() if line[0] in ("From", "To", "Call-ID")]
-        items.append(("CSeq", f"{invite.cseq.number} CANCEL"))
-        self._emit(SendRequest(Request("CANCEL", invite.uri, Headers(items)), invite.uri))
-        self._arm(Timer.LINGER, self.agent.timers.t1_x64)
-
-    def _local_tag(self) -> str | None:
-        return self.local_tag
-
-    def _on_bye(self, request: Request) -> None:
-        """A callee may not hang up before its 2xx; if one does, only its own branch is forgotten."""
-        if self.phase is Phase.PENDING:
-            self._reply(request, 200)
-            del self._dialogs[request.from_tag or ""]
-        else:
-            super()._on_bye(request)
-
-
-class UasSession(InviteSession):
-    """A call we got: `Offered`, then `ring`, `answer` or `reject`, unless `Cancelled` comes first."""
-
-    def __init__(
-        self,
-        agent: Agent,
-        invite: Request,
-        local_tag: str,
-        *,
-        contact: NameAddr | None = None,
-        credentials: Credentials | None = None,
-        hangup_headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(
-            agent,
-            contact=contact or agent.contact(invite.to.uri.user if invite.to.uri.scheme != "tel" else None),
-            credentials=credentials,
-            hangup_headers=hangup_headers,
-        )
-        self.invite = invite
-        self.call_id = invite.call_id
-        self.local_tag = local_tag
-        dialog = dialog_of_uas(invite, local_tag)
-        self._dialogs[dialog.remote_tag] = dialog
-        self._chosen = dialog.remote_tag
-        self._provisional: Response | None = None
-
-    @property
-    def invite_key(self) -> Key:
-        """The INVITE's server transaction, by which the shell finds the call of a CANCEL."""
-        return server_key(self.invite)
-
-    def start(self, now: float) -> list[SessionEffect]:
-        """Answer 100 and offer the call; or refuse at once what the INVITE asks and we cannot give."""
-        self._now = now
-        self.phase = Phase.PENDING
-        invite = self.invite
-        if required := unsupported(invite):
-            self._refuse(420, headers=[("Unsupported", ", ".join(required))])
-        elif invite.body and invite.content_type != SDP:
-            self._refuse(415, headers=[("Accept", SDP)])
-        elif self._session_refused(invite):
-            self._end(None)
-        else:
-            self._emit(SendResponse(response_to(invite, 100)))
-            self._emit(Offered(_sdp_of(invite)))
-        return self._drain()
-
-    def ring(self, now: float, sdp: bytes | None = None, headers: HeaderItems = ()) -> list[SessionEffect]:
-        """Send 180, or 183 with an SDP answer for early media. May be repeated. Nothing once answered or over."""
-        self._now = now
-        if self.phase is Phase.PENDING:
-            items = [*self._dialog_headers(), *custom(headers)]
-            if sdp is not None:
-                items.append(("Content-Type", SDP))
-            status = 180 if sdp is None else 183
-            response = response_to(self.invite, status, None, self.local_tag, items, sdp or b"")
-            self._send_provisional(response)
-        return self._drain()
-
-    def answer(self, sdp: bytes, now: float, headers: HeaderItems = ()) -> list[SessionEffect]:
-        """Send 200 with our answer (our offer, if the INVITE had none), repeated until the ACK.
-
-        The call counts as up from here; `Acknowledged` or `AckMissing` follows. Raises LocalProtocolError when
-        the call is not pending.
-        """
-        self._now = now
-        if self.phase is not Phase.PENDING:
-            raise LocalProtocolError("only a pending call can be answered")
-        self.phase = Phase.UP
-        self._timers.clear()
-        items = [*self._dialog_headers(), ("User-Agent", self.agent.user_agent)]
-        items += [*self._session_headers(self.invite), *custom(headers), ("Content-Type", SDP)]
-        response = response_to(self.invite, 200, None, self.local_tag, items, sdp)
-        assert self._chosen is not None
-        self._dialogs[self._chosen] = replace(self._dialogs[self._chosen], state="confirmed")
-        self._emit(SendResponse(response))
-        self._await_ack(response, carries_offer=_sdp_of(self.invite) is None, initial=True)
-        return self._drain()
-
-    def reject(
-        self, now: float, status: int = 603, reason: str | None = None, headers: HeaderItems = ()
-    ) -> list[SessionEffect]:
-        """Refuse the call, with a Reason header when `reason` is given. Nothing once answered or over.
-
-        Raises LocalProtocolError for a status that is no 300–699.
-        """
-        if not 300 <= status <= 699:
-            raise LocalProtocolError(f"{status} does not refuse a call")
-        self._now = now
-        if self.phase is Phase.PENDING:
-            told = [] if reason is None else [("Reason", reason_value(status, reason))]
-            self._refuse(status, headers=[*told, *custom(headers)])
-        return self._drain()
-
-    def hang_up(self, now: float, headers: Mapping[str, str] | None = None) -> list[SessionEffect]:
-        """BYE when answered, 603 when still pending."""
-        return self.reject(now) if self.phase is Phase.PENDING else super().hang_up(now, headers)
-
-    def _refuse(self, status: int, headers: HeaderItems = ()) -> None:
-        self._reply(self.invite, status, headers=headers)
-        self._end(None)
-
-    def _send_provisional(self, response: Response) -> None:
-        self._provisional = response
-        self._emit(SendResponse(response))
-        self._arm(Timer.PROVISIONAL_AGAIN, PROVISIONAL_REFRESH_S)
-
-    def _on_timer(self, timer: Timer) -> None:
-        if timer is Timer.PROVISIONAL_AGAIN and self._provisional is not None:
-            self._send_provisional(self._provisional)
-        else:
-            super()._on_timer(timer)
-
-    def _on_cancel(self, cancel: Request, cancels: Request | None) -> None:
-        if self.phase is not Phase.PENDING:
-            super()._on_cancel(cancel, cancels)
-            return
-        self._reply(cancel, 200)
-        self._reply(self.invite, 487)
-        self._end(Cancelled(reason_text(cancel)))
-
-    def _on_bye(self, request: Request) -> None:
-        """A caller may also end its early dialog; the INVITE is then answered 487 (RFC 3261 §15.1.2)."""
-        self._reply(request, 200)
-        if self.phase is Phase.PENDING:
-            self._reply(self.invite, 487)
-            self._end(Cancelled(reason_text(request)))
-        else:
-            self._end(RemoteHangUp(reason_text(request)))
-
-    def _local_tag(self) -> str | None:
-        return self.local_tag
-
-
-def answer_outside_dialog(request: Request, agent: Agent) -> Response | None:
-    """The response to a request that belongs to no call and starts none; None for an ACK.
-
-    481 when it names a dialog we do not know, 200 to OPTIONS, 400 to REFER, 405 to the rest. A new INVITE is not
-    for this function but for `UasSession`.
-    """
-    if request.method == "ACK":
-        return None
-    tag = agent.new_token()
-    if request.to_tag is not None:
-        return response_to(request, 481)
-    if required := unsupported(request):
-        return response_to(request, 420, None, tag, [("Unsupported", ", ".join(required))])
-    if request.method == "OPTIONS":
-        headers = [("Contact", str(agent.contact(None))), ("Allow", ALLOW), ("Accept", SDP)]
-        return response_to(request, 200, None, tag, [*headers, ("Supported", SUPPORTED)])
-    if request.method == "CANCEL":
-        return response_to(request, 200, None, tag)
-    if request.method == "REFER":
-        return response_to(request, 400, "REFER outside a dialog", tag)
-    return response_to(request, 405, None, tag, [("Allow", ALLOW)])
-
-
-def custom(headers: HeaderItems) -> list[tuple[str, str]]:
-    """The headers a client may add: those that are not the protocol's own and cannot break a message."""
-    return [
-        (name, value)
-        for name, value in headers
-        if is_token(name)
-        and Headers([(name, "")]).lines()[0][0].lower() not in _OWN_HEADERS
-        and not any(ord(character) < 32 and character != "\t" for character in value)
-    ]
-
-
-def reason_value(status: int, text: str) -> str:
-    """A Reason header (RFC 3326); line ends and other controls in the text become blanks."""
-    clean = "".join(character if character.isprintable() else " " for character in text)
-    return f"SIP;cause={status};text={quote(clean)}"
-
-
-def reason_text(request: Request) -> str | None:
-    """What the Reason header says for people: its text, else its cause, else None."""
-    for value in request.headers.get_all("Reason"):
-        protocol, semicolon, params = value.partition(";")
-        try:
-            pairs = parse_params(semicolon + params)
-        except GrammarError:
-            continue
-        if text := get_param(pairs, "text") or get_param(pairs, "cause"):
-            return text if get_param(pairs, "text") else f"{protocol.strip()} {text}"
-    return None
-
-
-def option_tags(request: Request, *names: str) -> set[str]:
-    return {tag.strip().lower() for name in names for tag in request.headers.get_all(name)} - {""}
-
-
-def unsupported(request: Request) -> list[str]:
-    """The extensions a request requires and we do not have (RFC 3261 §8.2.2.3); none for CANCEL and ACK."""
-    return [] if request.method in ("CANCEL", "ACK") else sorted(option_tags(request, "Require") - {SUPPORTED})
-
-
-def session_interval(message: Message) -> tuple[int, str] | None:
-    """Session-Expires as seconds and refresher ("uac", "uas" or ""); None when absent or no number."""
-    value = message.headers.get("Session-Expires")
-    match = re.fullmatch(r"\s*(\d{1,9})\s*(?:;(.*))?", value) if value else None
-    if match is None:
-        return None
-    refresher = re.search(r"refresher\s*=\s*(uac|uas)", match[2] or "", re.IGNORECASE)
-    return int(match[1]), refresher[1].lower() if refresher else ""
-
-
-_SIGNALS: Final = {**{character: character for character in "0123456789*#ABCD"}, "10": "*", "11": "#"}
-
-
-def parse_dtmf(content_type: str, body: bytes) -> DtmfReceived | None:
-    """The key in an INFO: `Signal=5 Duration=160` (dtmf-relay) or the bare digit (dtmf); None when there is none."""
-    text = body.decode("ascii", errors="replace").strip()
-    duration: int | None = None
-    if content_type == "application/dtmf-relay":
-        fields = dict(re.findall(r"(?im)^\s*(signal|duration)\s*=\s*(\S+)", text.lower()))
-        text = fields.get("signal", "")
-        if re.fullmatch(r"\d{1,6}", fields.get("duration", "")):
-            duration = int(fields["duration"])
-    digit = _SIGNALS.get(text.upper())
-    return None if digit is None else DtmfReceived(digit, duration)
-
-
 def _is_invite_success(response: Response) -> bool:
     return response.cseq.method == "INVITE" and 200 <= response.status < 300
-
-
-def _sdp_of(message: Message) -> bytes | None:
-    return message.body if message.body and message.content_type == SDP else None

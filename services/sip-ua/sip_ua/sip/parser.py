@@ -7,16 +7,8 @@ import re
 from typing import Final
 
 from sip_ua.sip.grammar import TOKEN, GrammarError, is_token
-from sip_ua.sip.message import (
-    LIST_HEADERS,
-    Headers,
-    Message,
-    Request,
-    Response,
-    canonical_name,
-    parse_cseq,
-    parse_via,
-)
+from sip_ua.sip.headers import LIST_HEADERS, Headers, canonical_name
+from sip_ua.sip.message import Message, Request, Response, parse_cseq, parse_via
 from sip_ua.sip.uri import UnsupportedScheme, parse_name_addr, parse_uri
 
 MAX_MESSAGE_BYTES: Final = 65536

@@ -12,8 +12,10 @@ from enum import Enum
 from typing import Final, Literal, TypeAlias
 
 from sip_ua.sip.agent import MAX_FORWARDS, Agent, SendRequest
-from sip_ua.sip.authentication import Credentials, is_challenge, with_credentials
-from sip_ua.sip.message import REASON_PHRASES, Headers, Request, Response
+from sip_ua.sip.authentication import is_challenge, with_credentials
+from sip_ua.sip.digest import Credentials
+from sip_ua.sip.headers import Headers
+from sip_ua.sip.message import REASON_PHRASES, Request, Response
 from sip_ua.sip.uri import NameAddr, Uri
 
 ASSUMED_EXPIRY_S: Final = 50

@@ -14,7 +14,8 @@ from enum import Enum
 from typing import ClassVar, TypeAlias
 
 from sip_ua.sip.agent import MAX_FORWARDS
-from sip_ua.sip.message import Headers, Message, Request, Response, response_to
+from sip_ua.sip.headers import Headers
+from sip_ua.sip.message import Message, Request, Response, response_to
 from sip_ua.sip.timers import Timers
 
 

@@ -6,8 +6,9 @@ import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
+from sip_ua.sip.identity import Key, MergeKey, client_key, merge_key, server_key
 from sip_ua.sip.message import Message, Request, Response, response_to, stamp_received
 from sip_ua.sip.timers import Timers
 from sip_ua.sip.transaction import (
@@ -27,8 +28,6 @@ from sip_ua.sip.transaction import (
     TransportFailed,
 )
 
-MAGIC_COOKIE = "z9hG4bK"
-
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -41,37 +40,6 @@ class Address:
     @property
     def reliable(self) -> bool:
         return self.transport != "UDP"
-
-
-class Key(NamedTuple):
-    """What tells transactions apart. Source: RFC 3261 §17.1.3 and §17.2.3."""
-
-    side: Literal["client", "server"]
-    branch: str
-    """The top Via's branch; for peers before RFC 3261, whose branches mean nothing, all that stays the same."""
-    sent_by: str
-    """The top Via's host and port; empty for client transactions, whose branches are all ours."""
-    method: str
-    """INVITE for an ACK."""
-
-
-def client_key(message: Message) -> Key:
-    """The client transaction of a request we send, or of a response we get."""
-    return Key("client", message.via.branch, "", _method(message))
-
-
-def server_key(message: Message) -> Key:
-    """The server transaction of a request we get (stamped with received and rport), or of our response to it."""
-    via = message.via
-    branch = via.branch
-    if not branch.startswith(MAGIC_COOKIE):
-        branch = f"{message.call_id} {message.from_tag} {message.cseq.number} {via}"
-    return Key("server", branch, f"{via.host.lower()}:{via.port or 5060}", _method(message))
-
-
-def _method(message: Message) -> str:
-    method = message.cseq.method
-    return "INVITE" if method == "ACK" else method
 
 
 def reply_address(request: Request, source: Address) -> Address:
@@ -123,7 +91,6 @@ class Finished:
 
 
 LayerEffect: TypeAlias = Transmit | Received | Failed | Finished
-_MergeKey: TypeAlias = tuple[str | None, str, int, str]
 
 
 @dataclass(slots=True)
@@ -148,7 +115,7 @@ class TransactionLayer:
         self._new_tag = new_tag
         self._timers = timers or Timers()
         self._entries: dict[Key, _Entry] = {}
-        self._merges: dict[_MergeKey, Key] = {}
+        self._merges: dict[MergeKey, Key] = {}
         self._heap: list[tuple[float, int, Key]] = []
         self._order = count()
         self.finished = 0
@@ -259,7 +226,7 @@ class TransactionLayer:
             if invite is None:
                 return self._refuse(key, entry, 481, now)
             return [Received(request, source, key, invite.transaction.request)]
-        if request.to_tag is None and self._merges.setdefault(_merge_key(request), key) != key:
+        if request.to_tag is None and self._merges.setdefault(merge_key(request), key) != key:
             return self._refuse(key, entry, 482, now)
         return self._after(key, entry, started, source)
 
@@ -297,10 +264,5 @@ class TransactionLayer:
     def _forget(self, key: Key, request: Request) -> None:
         if self._entries.pop(key, None) is not None:
             self.finished += 1
-        if key.side == "server" and self._merges.get(merge := _merge_key(request)) == key:
+        if key.side == "server" and self._merges.get(merge := merge_key(request)) == key:
             del self._merges[merge]
-
-
-def _merge_key(request: Request) -> _MergeKey:
-    """What two copies of a request that took different ways have in common. Source: RFC 3261 §8.2.2.2."""
-    return (request.from_tag, request.call_id, request.cseq.number, request.method)

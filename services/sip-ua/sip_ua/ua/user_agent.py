@@ -17,20 +17,11 @@ from dialbus import telemetry
 from dialbus.config import HostPort
 from sip_ua.errors import Unresolvable
 from sip_ua.sip.agent import Agent, SendAck, SendRequest, SendResponse
-from sip_ua.sip.invite_session import UasSession, answer_outside_dialog
+from sip_ua.sip.identity import Key, server_key
 from sip_ua.sip.message import Message, Request, Response, write
 from sip_ua.sip.parser import ParseError, is_keepalive, parse
-from sip_ua.sip.transaction_layer import (
-    Address,
-    Failed,
-    Finished,
-    Key,
-    LayerEffect,
-    Received,
-    TransactionLayer,
-    Transmit,
-    server_key,
-)
+from sip_ua.sip.transaction_layer import Address, Failed, Finished, LayerEffect, Received, TransactionLayer, Transmit
+from sip_ua.sip.uas import UasSession, answer_outside_dialog
 from sip_ua.sip.uri import Uri
 from sip_ua.ua.transport import UdpTransport, is_ip, local_address_towards, resolve
 
