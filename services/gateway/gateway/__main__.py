@@ -8,7 +8,7 @@ from gateway.access import Access
 from gateway.app import create_app
 from gateway.rest.api import Rest
 from gateway.socket.control_frames import ControlFrames
-from gateway.socket.conversation import MOST_TEXT_BYTES
+from gateway.socket.parsing import MAX_TEXT_BYTES
 from gateway.socket.registry import CallSockets
 
 
@@ -27,7 +27,7 @@ async def serve(loaded: Loaded) -> None:
         options = {
             "ws": ControlFrames,
             "ws_ping_interval": None,
-            "ws_max_size": MOST_TEXT_BYTES,
+            "ws_max_size": MAX_TEXT_BYTES,
             "ws_per_message_deflate": False,  # audio gains nothing by it, and it costs more than all else here
         }
         async with served(app, config.http_addr, "http_addr", **options) as bound:

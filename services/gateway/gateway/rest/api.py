@@ -34,17 +34,16 @@ from gateway.rest import models
 from gateway.rest.ami import Allowed, is_foreign_page
 from gateway.rest.calls import Calls, Gone, NotTaken
 from gateway.rest.descriptions import ASYNCAPI, COMMAND, SPEECH, asyncapi, descriptions
-from gateway.rest.llm import MOST_BODY_BYTES, BadPath, LlmProxy, NotPassedOn
+from gateway.rest.llm import MAX_BODY_BYTES, BadPath, LlmProxy, NotPassedOn
 from gateway.rest.precache import cache_requests
-from gateway.rest.records import MOST, recorded_calls
+from gateway.rest.records import MAX_RECORDS, recorded_calls
 from gateway.rest.watch import CONTENT_TYPE, Watch
-from gateway.socket.conversation import MOST_TEXT_BYTES, command_id_of
 from gateway.socket.ids import is_possible
-from gateway.socket.registry import client_command
+from gateway.socket.parsing import MAX_TEXT_BYTES, client_command, command_id_of
 
 log = telemetry.get_logger()
 
-MOST_WATCHERS = 1000
+MAX_WATCHERS = 1000
 _SYNTHESIS_S = 120.0
 SUPERVISOR = "DIALBUS_SUPERVISOR_PID"
 """Set by `dialbus run` for its children: whom /ami/v1/shutdown tells."""
@@ -202,11 +201,11 @@ class Rest:
     async def command(self, request: Request, call_id: CallPath) -> Any:
         """Queue a command as if the call's own client had sent it; its effects show as events."""
         try:
-            text = (await _body(request, MOST_TEXT_BYTES)).decode()
+            text = (await _body(request, MAX_TEXT_BYTES)).decode()
             command = client_command(text).json
             command_id = command_id_of(command)
         except TooLarge:
-            return _trouble(413, f"a command has at most {MOST_TEXT_BYTES} bytes")
+            return _trouble(413, f"a command has at most {MAX_TEXT_BYTES} bytes")
         except ValueError as error:  # BadCommand, or no UTF-8
             return _trouble(400, str(error))
         session = await self._find(request, "/command/")
@@ -229,7 +228,7 @@ class Rest:
         session = await self._find(request, "/events/")
         if session is None:
             return PlainTextResponse(f"no live session {call_id[:512]}", status_code=404)
-        if self._stopping or len(self._watches) >= MOST_WATCHERS:
+        if self._stopping or len(self._watches) >= MAX_WATCHERS:
             return _trouble(503, "shutting down" if self._stopping else "too many watchers")
         watch = await Watch.open(self._bus, self._sessions, session)
         self._watches.add(watch)
@@ -249,9 +248,9 @@ class Rest:
     async def precache(self, request: Request) -> Any:
         """Synthesise a text now, so that a later `tts` of the same text and voice starts at once."""
         try:
-            wanted = cache_requests(load_json((await _body(request, MOST_TEXT_BYTES)).decode()), self._config.providers)
+            wanted = cache_requests(load_json((await _body(request, MAX_TEXT_BYTES)).decode()), self._config.providers)
         except TooLarge:
-            return _trouble(413, f"a command has at most {MOST_TEXT_BYTES} bytes")
+            return _trouble(413, f"a command has at most {MAX_TEXT_BYTES} bytes")
         except (ValueError, NotAvailable) as error:
             return _trouble(400, str(error))
         answers: list[Cached] = []
@@ -279,7 +278,7 @@ class Rest:
         except (UnicodeEncodeError, ValueError) as error:
             raise Refused(400, f"not a usable text: {error}") from None
 
-    async def records(self, limit: Annotated[int, Query(ge=1, le=10 * MOST)] = MOST) -> Any:
+    async def records(self, limit: Annotated[int, Query(ge=1, le=10 * MAX_RECORDS)] = MAX_RECORDS) -> Any:
         """The calls that left an event dump here, newest first."""
         live = {file_safe(session.call_id) for session in await self._calls.all()}
         return await asyncio.to_thread(recorded_calls, self._config.recorder_path, live, limit)
@@ -370,11 +369,11 @@ class Rest:
         if self._llm is None:
             return JSONResponse({"error": "llmproxy is not configured"}, status_code=404)
         try:
-            body = await _body(request, MOST_BODY_BYTES)
+            body = await _body(request, MAX_BODY_BYTES)
             raw = _raw(request, "/llm/v1/")
             return await self._llm.pass_on(raw, request.url.query, request.headers.items(), body)
         except TooLarge:
-            return _trouble(413, f"a request has at most {MOST_BODY_BYTES} bytes")
+            return _trouble(413, f"a request has at most {MAX_BODY_BYTES} bytes")
         except BadPath:
             return JSONResponse({"error": "not found"}, status_code=404)
         except NotPassedOn as error:

@@ -11,7 +11,7 @@ from dialbus import telemetry
 
 log = telemetry.get_logger()
 
-MOST_BODY_BYTES = 16 << 20
+MAX_BODY_BYTES = 16 << 20
 _TIMEOUT = httpx.Timeout(300.0, connect=10.0)
 _HOP_BY_HOP = frozenset({
     "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",

@@ -8,10 +8,10 @@ from typing import Any
 from dialbus.dumps import SUFFIX, last_hangup
 from gateway.rest.models import RecordedCall
 
-MOST = 1000
+MAX_RECORDS = 1000
 
 
-def recorded_calls(folder: Path, live: Collection[str], limit: int = MOST) -> list[RecordedCall]:
+def recorded_calls(folder: Path, live: Collection[str], limit: int = MAX_RECORDS) -> list[RecordedCall]:
     """One per dump, newest first, at most `limit`. `live`: file names (without suffix) of calls that go on.
 
     Does I/O, so it belongs in a thread. A file that vanishes meanwhile is left out.

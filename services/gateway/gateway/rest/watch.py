@@ -22,8 +22,8 @@ KEEP_ALIVE_S = 15.0
 CONTENT_TYPE = "text/event-stream;charset=utf-8"
 _LOOK_S = 2.0
 """A call that ends without events (an idle socket closed) is noticed after two of these."""
-_MOST_WAITING = 256
-_MOST_WAITING_CHARACTERS = 8 << 20
+_MAX_WAITING = 256
+_MAX_WAITING_CHARACTERS = 8 << 20
 
 
 class Watch:
@@ -34,7 +34,7 @@ class Watch:
         self._sessions = sessions
         self._session = session
         self._since = 0
-        self._waiting: asyncio.Queue[str | None] = asyncio.Queue(_MOST_WAITING)
+        self._waiting: asyncio.Queue[str | None] = asyncio.Queue(_MAX_WAITING)
         self._characters = 0
         """Of the frames that wait."""
         self._read = asyncio.Event()
@@ -101,7 +101,7 @@ class Watch:
                     return
 
     async def _wait_for_room(self) -> None:
-        while self._characters > _MOST_WAITING_CHARACTERS:
+        while self._characters > _MAX_WAITING_CHARACTERS:
             self._read.clear()
             await self._read.wait()
 
@@ -119,7 +119,7 @@ class Watch:
 
     async def _on_seen(self, seen: CommandSeen) -> None:
         frame = f"event: command\ndata: {shown(seen.command)}\n\n"
-        if self._waiting.full() or self._characters > _MOST_WAITING_CHARACTERS:
+        if self._waiting.full() or self._characters > _MAX_WAITING_CHARACTERS:
             log.warning("watch.too_slow", call_id=self._session.call_id)
             self._over = True
             return

@@ -23,7 +23,7 @@ from websockets.exceptions import InvalidState
 from websockets.frames import Frame
 
 _REMEMBERED_PINGS = 8
-_MOST_UNSENT_BYTES = 64 << 10
+_MAX_UNSENT_BYTES = 64 << 10
 """What the kernel may hold unsent. Without a limit it takes minutes of audio, and events wait behind them."""
 
 
@@ -40,7 +40,7 @@ class ControlFrames(WebSocketsSansIOProtocol):
         super().connection_made(transport)
         connection = transport.get_extra_info("socket")
         if connection is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _MOST_UNSENT_BYTES)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _MAX_UNSENT_BYTES)
 
     async def send(self, message: Any) -> None:
         """ASGI send; raises ClientDisconnected when the connection is gone."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from urllib.parse import unquote, unquote_plus
 
 DEFAULT_PING_S = 20
-MOST_PING_S = 86_400
-MOST_ID_BYTES = 512
+MAX_PING_S = 86_400
+MAX_ID_BYTES = 512
 DEFAULT_SERVER_SIDE_TRACK = "server-side-track"
-_MOST_TRACK_ID = 256
+_MAX_TRACK_ID = 256
 
 _TRUE = frozenset({"true", "1", "yes"})
 _FALSE = frozenset({"false", "0", "no"})
@@ -59,7 +59,7 @@ def readings(raw: str) -> tuple[str, ...]:
 
 def is_possible(call_id: str) -> bool:
     """Whether subjects can carry the id (NATS bounds a line, an escaped byte takes three) and a log can show it."""
-    return 0 < len(call_id.encode(errors="replace")) <= MOST_ID_BYTES and call_id.isprintable()
+    return 0 < len(call_id.encode(errors="replace")) <= MAX_ID_BYTES and call_id.isprintable()
 
 
 def generated(new_uuid: Callable[[], object]) -> str:
@@ -89,8 +89,8 @@ def _boolean(text: str, *, default: bool) -> bool:
 def _ping(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,18}", text):
         return DEFAULT_PING_S
-    return min(int(text), MOST_PING_S)
+    return min(int(text), MAX_PING_S)
 
 
 def _track(text: str) -> str:
-    return text if 0 < len(text) <= _MOST_TRACK_ID else DEFAULT_SERVER_SIDE_TRACK
+    return text if 0 < len(text) <= _MAX_TRACK_ID else DEFAULT_SERVER_SIDE_TRACK

@@ -28,11 +28,11 @@ class Uplink:
     def __init__(self) -> None:
         self._up = False
         self._held = bytearray()
-        self._most = round(DEFAULT_BYTES_PER_SECOND * _HELD_S)
+        self._max_held = round(DEFAULT_BYTES_PER_SECOND * _HELD_S)
 
     def expect(self, bytes_per_second: int) -> None:
         """The audio has this rate, as the invite says."""
-        self._most = round(bytes_per_second * _HELD_S)
+        self._max_held = round(bytes_per_second * _HELD_S)
         self._trim()
 
     def audio(self, data: bytes) -> list[bytes]:
@@ -50,7 +50,7 @@ class Uplink:
         return [held] if held else []
 
     def _trim(self) -> None:
-        excess = len(self._held) - self._most
+        excess = len(self._held) - self._max_held
         if excess > 0:
             # An even number, since messages may end inside a sample and samples must keep their halves.
             del self._held[: excess + excess % 2]

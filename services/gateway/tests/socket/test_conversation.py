@@ -6,19 +6,17 @@ from typing import Any
 
 import pytest
 
-from gateway.socket.conversation import (
+from gateway.socket.conversation import Conversation
+from gateway.socket.effects import (
     Attach,
     Audio,
     Close,
-    Command,
-    Conversation,
     Detach,
     Disown,
     Effect,
     End,
     Forget,
     Forward,
-    KeepAlive,
     Open,
     Ping,
     Record,
@@ -28,28 +26,21 @@ from gateway.socket.conversation import (
     Send,
     Subscribe,
 )
+from gateway.socket.keep_alive import KeepAlive
 
 TTS = '{"command":"tts","text":"hi"}'
 
 
-def parse(text: str) -> Command:
-    command: dict[str, Any] = json.loads(text)
-    if "command" not in command:
-        raise ValueError("missing field: command")
-    option = command.get("option", {})
-    return Command(command, option.get("subscribe", False), option.get("bytesPerSecond"))
-
-
 def idle() -> Conversation:
-    return Conversation("s.1", pending=False, parse=parse)
+    return Conversation("s.1", pending=False)
 
 
 def with_audio() -> Conversation:
-    return Conversation("s.1", pending=False, parse=parse, carries_audio=True)
+    return Conversation("s.1", pending=False, carries_audio=True)
 
 
 def pending() -> Conversation:
-    return Conversation("s.1", pending=True, parse=parse)
+    return Conversation("s.1", pending=True)
 
 
 def test_pending_call_is_attached_first_and_its_commands_go_to_the_owner() -> None:
@@ -72,14 +63,14 @@ def test_first_command_of_an_idle_session_opens_it_and_the_second_is_forwarded()
 def test_session_that_found_no_owner_tries_again_with_the_next_command() -> None:
     conversation = idle()
     _, sent = conversation.text(TTS)
-    assert conversation.not_taken(sent, Refusal.NOBODY) == [Report("no sip-ua has room for the call", 503)]
+    assert conversation.not_taken(sent, Refusal.NO_RESPONDER) == [Report("no sip-ua has room for the call", 503)]
     assert conversation.text(TTS)[1] == Open(json.loads(TTS))
 
 
 NO_CALL = [Reject("no pending call", 486), Report("no pending call", 503, "accept"), End("failed", "system")]
 
 
-@pytest.mark.parametrize(("why", "code"), [(Refusal.NOBODY, 0), (Refusal.NO, 503)])
+@pytest.mark.parametrize(("why", "code"), [(Refusal.NO_RESPONDER, 0), (Refusal.REFUSED, 503)])
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
@@ -87,7 +78,7 @@ NO_CALL = [Reject("no pending call", 486), Report("no pending call", 503, "accep
             {"command": "invite", "option": {"caller": "sip:a@b", "callee": "sip:c@d"}},
             [Report("no sip-ua has room for the call", 503, "invite"), End("failed", "system", "sip:a@b", "sip:c@d")],
         ),
-        ({"command": "accept"}, NO_CALL),
+        ({"command": "accept", "option": {}}, NO_CALL),
         ({"command": "hangup"}, [End("bySystem", "system")]),
         ({"command": "hangup", "reason": "caller", "initiator": "me"}, [End("byCaller", "me")]),
     ],
@@ -105,10 +96,10 @@ def test_what_needs_an_owner_and_finds_none_ends_the_session_for_good(
     assert last[1:] == [Close(1000)]
 
 
-@pytest.mark.parametrize(("why", "code"), [(Refusal.SILENCE, 0), (Refusal.NO, 400), (Refusal.NO, 409)])
+@pytest.mark.parametrize(("why", "code"), [(Refusal.TIMEOUT, 0), (Refusal.REFUSED, 400), (Refusal.REFUSED, 409)])
 def test_invite_that_may_have_found_an_owner_or_is_wrong_is_reported_only(why: Refusal, code: int) -> None:
     conversation = idle()
-    _, sent = conversation.text('{"command":"invite"}')
+    _, sent = conversation.text('{"command":"invite","option":{}}')
     (report,) = conversation.not_taken(sent, why, code=code, reason="x")
     assert isinstance(report, Report)
     assert report.sender == "command"
@@ -117,7 +108,7 @@ def test_invite_that_may_have_found_an_owner_or_is_wrong_is_reported_only(why: R
 def test_hangup_of_a_second_leg_that_nobody_has_leaves_the_session_alone() -> None:
     conversation = idle()
     _, sent = conversation.text('{"command":"hangup","refer":true}')
-    assert conversation.not_taken(sent, Refusal.NOBODY) == [Report("no sip-ua has room for the call", 503)]
+    assert conversation.not_taken(sent, Refusal.NO_RESPONDER) == [Report("no sip-ua has room for the call", 503)]
 
 
 def test_command_id_travels_with_the_command() -> None:
@@ -139,9 +130,9 @@ def test_what_is_no_command_is_reported_and_neither_recorded_nor_sent() -> None:
 @pytest.mark.parametrize(
     ("why", "code", "reason", "expected"),
     [
-        (Refusal.NO, 409, "wrong state", Report("wrong state", 409)),
-        (Refusal.NOBODY, 0, "", Report("the worker that owns the call is gone", 503)),
-        (Refusal.SILENCE, 0, "x", Report("the worker that owns the call did not answer: x", 503)),
+        (Refusal.REFUSED, 409, "wrong state", Report("wrong state", 409)),
+        (Refusal.NO_RESPONDER, 0, "", Report("the worker that owns the call is gone", 503)),
+        (Refusal.TIMEOUT, 0, "x", Report("the worker that owns the call did not answer: x", 503)),
     ],
 )
 def test_refused_command_is_reported_unless_the_call_is_over(
@@ -154,7 +145,7 @@ def test_refused_command_is_reported_unless_the_call_is_over(
 
 def test_pending_call_without_its_owner_becomes_an_idle_session() -> None:
     conversation = pending()
-    assert conversation.not_taken(Attach(), Refusal.NOBODY) == [Disown(), Report("the call is gone", 503)]
+    assert conversation.not_taken(Attach(), Refusal.NO_RESPONDER) == [Disown(), Report("the call is gone", 503)]
     assert conversation.text(TTS)[1] == Open(json.loads(TTS))
 
 
@@ -164,7 +155,7 @@ def test_idle_session_is_forgotten_and_an_owned_one_detached_once() -> None:
     assert owned.leave() == [Detach()]
     assert owned.leave() == []
     assert owned.text(TTS) == []
-    assert owned.not_taken(Detach(), Refusal.NOBODY) == [Forget()]
+    assert owned.not_taken(Detach(), Refusal.NO_RESPONDER) == [Forget()]
     assert not owned.owned
 
 
@@ -215,7 +206,7 @@ def test_audio_is_held_until_the_answer_of_the_main_leg_and_then_goes_out_in_ord
 def test_the_invite_says_how_much_a_second_of_audio_is() -> None:
     conversation = with_audio()
     conversation.binary(bytes(32_000) + b"late")
-    conversation.text('{"command":"invite","option":{"bytesPerSecond":8000}}')
+    conversation.text('{"command":"invite","option":{"codec":"pcmu"}}')
     held = conversation.event(1, "answer", '{"trackId":"s.1"}')[0]
     assert isinstance(held, Audio)
     assert (len(held.data), held.data[-4:]) == (8000, b"late")
@@ -263,3 +254,13 @@ def test_late_ticks_do_not_bunch_up() -> None:
     keep_alive = KeepAlive(1, now=0.0)
     keep_alive.tick(10.0, 0, "t")
     assert keep_alive.deadline == 11.0
+
+
+def test_status_line_says_where_the_conversation_stands() -> None:
+    conversation = idle()
+    assert repr(conversation) == "<Conversation s.1 idle>"
+    conversation.text(TTS)
+    assert repr(conversation) == "<Conversation s.1 opening>"
+    conversation.taken()
+    conversation.leave()
+    assert repr(conversation) == "<Conversation s.1 leaving>"
