@@ -81,7 +81,7 @@ def bus_document() -> dict[str, Any]:
             "messages": [{"$ref": f"#/channels/{kind.__name__}/messages/{kind.__name__}"}],
         }
         if issubclass(kind, Request):
-            answers = (kind.REPLY.__name__, "Refusal")
+            answers = (kind.reply_type().__name__, "Refusal")
             channels[f"{kind.__name__}Reply"] = {
                 "address": None,
                 "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in answers},
@@ -263,7 +263,7 @@ def subjects() -> str:
         "|---|---|---|---|",
     ]
     for kind in sorted(filter(on_the_wire, contracts()), key=lambda kind: kind.SUBJECT):
-        reply = kind.REPLY.__name__ if issubclass(kind, Request) else ""
+        reply = kind.reply_type().__name__ if issubclass(kind, Request) else ""
         lines.append(f"| `{kind.SUBJECT}` | {kind.__name__} | {reply} | {first_line(kind)} |")
     lines.append(f"| `{EVENT_SUBJECT}` | client event | stream CALLS | {len(EVENTS)} events, see `schemas/client` |")
     lines.append(f"| `{AUDIO_SUBJECT}` | AudioFrame | | {first_line(AudioFrame)} |")

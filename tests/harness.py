@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from dialbus.bus import Bus
-from dialbus.contracts.base import Contract, Request, Taken
+from dialbus.bus import REFUSED, Bus
+from dialbus.contracts.base import Contract, Refusal, Request, Taken
 
 T = TypeVar("T")
 C = TypeVar("C", bound=Contract)
-R = TypeVar("R", bound=Request)
+R = TypeVar("R", bound=Request[Any])
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
@@ -150,6 +150,16 @@ def spawn(package: str, env: Mapping[str, str], run_dir: Path) -> ServiceProcess
             stderr=subprocess.STDOUT,
         )
     return ServiceProcess(package, instance, process, log_path)
+
+
+async def refused_raw(
+    bus: Bus, request: type[Request[Any]], call_id: str, command: Mapping[str, Any], **fields: Any
+) -> Refusal:
+    """What is said to a request whose command no contract here would write."""
+    data = json.dumps({"call_id": call_id, "command": command} | fields).encode()
+    answer = await bus._client.request(request.pattern(call_id, **fields), data, timeout=5)
+    assert REFUSED in (answer.headers or {}), answer.data
+    return Refusal.from_bytes(answer.data)
 
 
 @asynccontextmanager

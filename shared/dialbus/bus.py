@@ -50,7 +50,7 @@ from dialbus.trace import Tracer
 log = telemetry.get_logger()
 
 C = TypeVar("C", bound=Contract)
-R = TypeVar("R", bound=Request)
+A = TypeVar("A", bound=Request[Any])
 
 REFUSED = "Refused"
 SENDER = "Dialbus-Sender"
@@ -270,18 +270,18 @@ class Bus:
         with _translated():
             await self._client.publish(message.subject, message.to_bytes(), headers=telemetry.trace_headers())
 
-    async def request(self, message: Request, reply: type[C], *, timeout_s: float = 2.0) -> C:
+    async def request(self, message: Request[C], *, timeout_s: float = 2.0) -> C:
         """Ask and wait for *taken*. Raises NoResponder, NoReply or Refused."""
         asked_at = time.time()
         try:
-            answer = await self._ask(message, reply, timeout_s)
+            answer = await self._ask(message, timeout_s)
         except (BusError, Refused, asyncio.CancelledError) as error:
             self.tracer.request(message, asked_at, error)
             raise
         self.tracer.request(message, asked_at, answer)
         return answer
 
-    async def _ask(self, message: Request, reply: type[C], timeout_s: float) -> C:
+    async def _ask(self, message: Request[C], timeout_s: float) -> C:
         try:
             answer = await self._client.request(
                 message.subject, message.to_bytes(), timeout=timeout_s, headers=telemetry.trace_headers()
@@ -295,10 +295,10 @@ class Bus:
         if answer.headers and REFUSED in answer.headers:
             refusal = Refusal.from_bytes(answer.data)
             raise Refused(refusal.code, refusal.reason)
-        return reply.from_bytes(answer.data)
+        return message.reply_type().from_bytes(answer.data)
 
     async def serve(
-        self, request: type[R], handler: Callable[[R], Awaitable[Contract]], *, queue: str = "", **subject: str
+        self, request: type[A], handler: Callable[[A], Awaitable[Contract]], *, queue: str = "", **subject: str
     ) -> Subscription:
         """Answer requests, one after another, with the handler's reply; it raises Refused to say no.
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 import dialbus.contracts
-from dialbus.contracts import media, records, session, speech, trace
+from dialbus.contracts import commands, media, options, records, session, speech, trace
 from dialbus.contracts.audio import AudioFrame, audio_subject
 from dialbus.contracts.base import Contract, Refusal, Taken, from_token, token
 from dialbus.contracts.commands import BadCommand, Hangup, Invite, parse_command
@@ -21,20 +21,26 @@ from dialbus.contracts.options import CallOption, masked
 
 CALL = "k7Qm2x9@192.0.2.15-b81Fe0-Zt5Rw2Lp"
 REMOTE = media.RemoteMedia(address="192.0.2.1", port=4000, codec="pcmu", payload_type=0, telephone_event_pt=101)
+ANNOUNCED = session.Announcement(
+    dialog_id=CALL, caller="sip:a@b", callee="sip:c@d", created_at="x", headers=["Subject: x"], offer="v=0"
+)
+RECORD = records.CallRecord(
+    call_type="sip", call_id=CALL, caller="sip:a@b", callee="sip:c@d", start_time="x", end_time="y", status_code=200
+)
 EXAMPLES: list[Contract] = [
     Taken(),
     Refusal(code=503, reason="no room"),
     session.Session(call_id=CALL, call_type=session.CallType.SIP, created_at="2026-03-04T09:15:20+00:00"),
     session.OpenSession(
-        call_id="s.1", created_at="2026-03-04T09:15:20+00:00", gateway="gateway-1", command={"command": "hangup"}
+        call_id="s.1", created_at="2026-03-04T09:15:20+00:00", gateway="gateway-1", command=commands.Hangup()
     ),
-    session.ClientCommandSent(call_id=CALL, command={"command": "hangup"}, command_id="7"),
-    session.SocketCommand(call_id=CALL, command={"command": "hangup"}),
+    session.ClientCommandSent(call_id=CALL, command=commands.Hangup(), command_id="7"),
+    session.SocketCommand(call_id=CALL, command=commands.Hangup()),
     session.CommandSeen(call_id=CALL, at_ms=1772615727418, via="rest", command={"command": "pause"}),
     session.BridgeWanted(call_id=CALL, other="s.2", on=True),
     session.Attach(call_id=CALL, gateway="gateway-1"),
     session.Detach(call_id=CALL, gateway="gateway-1"),
-    session.DeliverWebhook(call_id=CALL, body={"event": "invite"}, give_up_at_ms=1772615741903),
+    session.DeliverWebhook(call_id=CALL, body=ANNOUNCED, give_up_at_ms=1772615741903),
     session.WebhookOutcome(call_id=CALL, delivered=False, status=500, reason="HTTP 500", attempts=3),
     session.Heartbeat(service="media", instance="media-1", version="0.1.0", capacity=200, in_use=3, started_at="x"),
     trace.TraceLines(
@@ -48,8 +54,8 @@ EXAMPLES: list[Contract] = [
     media.AllocateLeg(call_id=CALL, main_track=CALL, server_track="server-side-track"),
     media.AllocateBeside(call_id=CALL, leg_id="refer", main_track="server-side-track", server_track="x", refer=True),
     media.ConnectLeg(call_id=CALL, remote=REMOTE),
-    media.ConfigureLeg(call_id=CALL, denoise=True, vad={"type": "silero"}),
-    media.Playback(call_id=CALL, command={"command": "tts", "text": "hi"}),
+    media.ConfigureLeg(call_id=CALL, denoise=True, vad=options.VADOption(type="silero")),
+    media.Playback(call_id=CALL, command=commands.Tts(text="hi")),
     media.StopPlayback(call_id=CALL, interruption=True),
     media.NoteInput(call_id=CALL),
     media.AddCandidate(call_id=CALL, candidate="", sdp_mid="0"),
@@ -71,7 +77,7 @@ EXAMPLES: list[Contract] = [
     speech.CancelSpeech(call_id=CALL, utterance_id="u1"),
     speech.CacheSpeech(text="hello"),
     speech.Cached(cache_key="0f", size_bytes=3200, existed=False),
-    records.WriteRecord(call_id=CALL, record={"callType": "sip"}),
+    records.WriteRecord(call_id=CALL, record=RECORD),
 ]
 
 
@@ -97,6 +103,45 @@ def test_round_trip_and_forward_compatibility(example: Contract) -> None:
     data = json.loads(example.to_bytes())
     assert type(example).from_bytes(example.to_bytes()) == example
     assert type(example).model_validate({**data, "added_next_year": [1]}) == example
+
+
+def set_fields(value: Any) -> Any:
+    """What is set, all the way down."""
+    if isinstance(value, BaseModel):
+        return {name: set_fields(getattr(value, name)) for name in value.model_fields_set}
+    if isinstance(value, list | tuple):
+        return [set_fields(item) for item in value]
+    return value
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: type(example).__name__)
+def test_what_was_set_is_all_that_is_set_behind_the_bus(example: Contract) -> None:
+    assert set_fields(type(example).from_bytes(example.to_bytes())) == set_fields(example)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {},
+        {"vad": {}},
+        {"vad": {"silencePadding": 300}, "asr": {"model": "tiny"}, "tts": {"voice": "joe"}},
+        {"recorder": {}, "ambiance": {"enabled": False}, "agc": {}, "sip": {"hangup_headers": {"X-A": "1"}}},
+        {"samplerate": 8000, "inactivityTimeout": "30s", "mediaPass": {
+            "url": "ws://127.0.0.1:1", "inputSampleRate": 8000, "outputSampleRate": 16000}},
+    ],
+)  # fmt: skip
+def test_only_what_a_client_sent_is_set_behind_the_bus(option: dict[str, Any]) -> None:
+    sent = commands.command_from({"command": "invite", "option": option})
+    opening = session.OpenSession(call_id="s.1", created_at="x", gateway="g", command=sent)
+    got = session.OpenSession.from_bytes(opening.to_bytes()).command
+    assert got == sent
+    assert set_fields(got) == set_fields(sent)
+    assert got.model_dump(exclude_unset=True) == {"command": "invite", "option": set_fields(sent.option)}
+
+
+def test_a_command_made_here_keeps_its_tag() -> None:
+    asked = media.Playback(call_id=CALL, command=commands.Play(url="a.wav"))
+    assert json.loads(asked.to_bytes())["command"] == {"command": "play", "url": "a.wav"}
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: type(example).__name__)

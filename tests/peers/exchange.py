@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from dialbus.bus import Bus, Refused, Subscription
 from dialbus.contracts import media, session
 from dialbus.contracts.base import Contract, Taken
+from dialbus.contracts.commands import Play
 from dialbus.contracts.events import CLIENT_EVENT, Interruption, TrackEnd, TrackStart
 from dialbus.contracts.session import CallType, Session
 from dialbus.sessions import Sessions
@@ -99,7 +100,7 @@ class MediaWorker:
         """The events of playback that a worker stores before it replies."""
         call_id = command.call_id
         match command:
-            case media.Playback(command={"command": "play", "url": url}):
+            case media.Playback(command=Play(url=url)):
                 await self._stop(bus, call_id, interruption=True)
                 self._plays[call_id] = (self._server_tracks[call_id], url)
                 await bus.emit(call_id, TrackStart(track_id=self._plays[call_id][0], timestamp=0, play_id=url))
@@ -158,7 +159,7 @@ class Call:
         sent = session.ClientCommandSent(
             call_id=self.call_id, command={"command": command, **fields}, command_id=command_id
         )
-        await self.exchange.bus.request(sent, Taken)
+        await self.exchange.bus.request(sent)
 
     async def expect(self, name: str, timeout_s: float = 5.0, **fields: Any) -> dict[str, Any]:
         """The next event, which must have this name and these values."""
@@ -177,7 +178,7 @@ class Call:
 
     async def detach(self) -> None:
         """The client's socket is gone."""
-        await self.exchange.bus.request(session.Detach(call_id=self.call_id, gateway=GATEWAY), Taken)
+        await self.exchange.bus.request(session.Detach(call_id=self.call_id, gateway=GATEWAY))
 
     async def session(self) -> Session:
         """The call's entry in the books."""
@@ -246,7 +247,7 @@ class Exchange:
         """A phone's call once a gateway holds its socket and has seen `incoming`."""
         webhook = await self.announced(dialog)
         call = self.follow(webhook.call_id)
-        await self.bus.request(session.Attach(call_id=call.call_id, gateway=GATEWAY), Taken)
+        await self.bus.request(session.Attach(call_id=call.call_id, gateway=GATEWAY))
         await call.expect("incoming", trackId=call.call_id)
         return call
 
@@ -274,7 +275,7 @@ class Exchange:
             gateway=GATEWAY,
             command={"command": command, **fields},
         )
-        await self.bus.request(opening, Taken)
+        await self.bus.request(opening)
         return call
 
     async def heartbeat(self, service: str, instance: str) -> None:

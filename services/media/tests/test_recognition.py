@@ -27,7 +27,7 @@ class FakeBus:
         self.transcripts: Callable[[Transcript], Awaitable[None]] | None = None
         self.dropped = False
 
-    async def request(self, message: Contract, reply: Any, *, timeout_s: float) -> Contract:
+    async def request(self, message: Contract, *, timeout_s: float) -> Contract:
         self.requests.append(message)
         if isinstance(message, CloseTranscription):
             return Taken()

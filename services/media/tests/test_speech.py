@@ -23,7 +23,7 @@ class FakeBus:
         self.said: list[Contract] = []
         self.audio: Callable[[AudioFrame], Awaitable[None]] | None = None
 
-    async def request(self, message: Contract, reply: Any, *, timeout_s: float) -> Contract:
+    async def request(self, message: Contract, *, timeout_s: float) -> Contract:
         self.said.append(message)
         if isinstance(self.answer, Exception):
             raise self.answer

@@ -6,7 +6,7 @@ import pytest
 
 from dialbus.contracts.commands import COMMANDS, Invite
 from dialbus.contracts.events import RingingEvent
-from dialbus.contracts.options import RecorderOption
+from dialbus.contracts.options import AmbianceOption, MediaPassOption, RecorderOption
 from dialbus.contracts.session import CallState, CallType
 from sip_ua.call import (
     VALID,
@@ -296,7 +296,7 @@ def test_every_call_is_recorded_when_the_settings_say_so() -> None:
         for effect in Story(recorder=settings).invited(**option).log
         if isinstance(effect, ConfigureMedia)
     ]
-    assert [(one["samplerate"], one["ptime"]) for one in recorded if one] == [(8000, 100), (48000, 200)]
+    assert [(one.samplerate, one.ptime) for one in recorded if one] == [(8000, 100), (48000, 200)]
 
 
 def test_p46_socket_lost_while_pending_is_603_handler_disconnected() -> None:
@@ -325,7 +325,7 @@ def test_start_when_answer_puts_off_recognition_only() -> None:
 def test_recorder_of_ringing_wins_over_that_of_accept() -> None:
     story = Story().offered().command("ringing", earlyMedia=True, recorder={"recorderFile": "a"})
     story.command("accept", option={"recorder": {"recorderFile": "b"}})
-    files = [e.recorder["recorderFile"] for e in story.log if isinstance(e, ConfigureMedia) and e.recorder]
+    files = [e.recorder.recorder_file for e in story.log if isinstance(e, ConfigureMedia) and e.recorder]
     assert files[0] == "a"
     assert set(files) == {"a"}
 
@@ -522,16 +522,16 @@ def test_g2_complaints_about_the_option_of_an_accept_come_after_its_answer(early
 
 
 def test_options_of_the_audio_reach_the_leg_before_the_answer() -> None:
-    story = Story(ambiance={"path": "office.wav", "normalLevel": 0.5})
+    story = Story(ambiance=AmbianceOption(path="office.wav", normal_level=0.5))
     option = {"url": "ws://x", "inputSampleRate": 16000, "outputSampleRate": 8000}
     story.invited(mediaPass=option, subscribe=True, agc={"headroomDb": 3}, ambiance={"normalLevel": 0.2})
 
     (configured,) = [effect for effect in story.log if isinstance(effect, ConfigureMedia)]
     assert configured.subscribe is True
-    assert configured.media_pass == {**option, "packetSize": 2560}
+    assert configured.media_pass == MediaPassOption.model_validate({**option, "packetSize": 2560})
     assert configured.agc is not None
-    assert configured.agc["headroomDb"] == 3
-    assert configured.ambiance == {"path": "office.wav", "normalLevel": 0.2}
+    assert configured.agc.headroom_db == 3
+    assert configured.ambiance == AmbianceOption(path="office.wav", normal_level=0.2)
 
 
 def test_o27_inactivity() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dialbus.contracts.records import CallRecord, RecordedMedia
 from webhook_dispatcher.records import (
     GIVE_UP_S,
     LONGEST_PAUSE_S,
@@ -21,6 +22,20 @@ from webhook_dispatcher.records import (
 )
 
 ROOT = Path("/cdr")
+RECORD = CallRecord(
+    call_type="sip",
+    call_id="s.1",
+    caller="sip:a@b",
+    callee="sip:c@d",
+    start_time="2026-03-04T09:15:20+00:00",
+    end_time="2026-03-04T09:15:50+00:00",
+    status_code=200,
+)
+
+
+def record(**fields: Any) -> CallRecord:
+    """A record with some fields of its own."""
+    return RECORD.model_copy(update=fields)
 
 
 @pytest.mark.parametrize(
@@ -29,18 +44,18 @@ ROOT = Path("/cdr")
         ("s.1", "2026-03-04T23:15:20.1+00:00", "20260305/20260305-011520_s.1.json"),
         ("s.1", "2026-03-04T09:15:20-08:00", "20260304/20260304-191520_s.1.json"),
         ("s.1", "yesterday", "00000000/00000000-000000_s.1.json"),
-        ("s.1", None, "00000000/00000000-000000_s.1.json"),
+        ("s.1", "", "00000000/00000000-000000_s.1.json"),
         ("s.1", "2026-03-04T09:15:20", "00000000/00000000-000000_s.1.json"),
     ],
 )
-def test_local_path_is_the_start_in_local_time_and_the_id(call_id: str, start: Any, path: str) -> None:
+def test_local_path_is_the_start_in_local_time_and_the_id(call_id: str, start: str, path: str) -> None:
     zone = timezone(timedelta(hours=2))
-    assert local_path(ROOT, call_id, {"startTime": start}, zone) == ROOT / path
+    assert local_path(ROOT, call_id, record(start_time=start), zone) == ROOT / path
 
 
 @pytest.mark.parametrize("call_id", ["../../etc/passwd", "a/b", ".hidden", "\x00\n", "x" * 600])
 def test_no_id_leaves_the_folder_or_hides_in_it(call_id: str) -> None:
-    path = local_path(ROOT, call_id, {"startTime": "2026-03-04T09:15:20+00:00"}, UTC)
+    path = local_path(ROOT, call_id, RECORD, UTC)
     assert path.parent == ROOT / "20260304"
     assert path.name.startswith("20260304-091520_")
     assert len(path.name.encode()) <= 255
@@ -69,16 +84,16 @@ def test_pauses_grow_with_age_up_to_a_limit_and_end_after_an_hour() -> None:
 
 def test_age_counts_from_the_end_of_the_call() -> None:
     now = datetime(2026, 3, 4, 9, 16, tzinfo=UTC)
-    assert age_s({"endTime": "2026-03-04T10:15:30+01:00"}, now) == 30.0
-    assert age_s({"endTime": "2026-03-04T09:17:00+00:00"}, now) == 0.0
-    assert age_s({}, now) == GIVE_UP_S
+    assert age_s(record(end_time="2026-03-04T10:15:30+01:00"), now) == 30.0
+    assert age_s(record(end_time="2026-03-04T09:17:00+00:00"), now) == 0.0
+    assert age_s(record(end_time=""), now) == GIVE_UP_S
 
 
 def test_media_are_the_recordings_and_the_dump() -> None:
-    record = {"recorder": [{"trackId": "s.1", "path": "r/a.wav", "size": 44}, {"path": ""}, 7],
-              "dumpEventFile": "r/s.1.events.jsonl"}  # fmt: skip
-    assert list(media_of(record)) == [
+    empty = RecordedMedia(track_id="s.2", path="", size=0)
+    recorded = [RecordedMedia(track_id="s.1", path="r/a.wav", size=44), empty]
+    assert list(media_of(record(recorder=recorded, dump_event_file="r/s.1.events.jsonl"))) == [
         Media("media_s.1", "r/a.wav", "audio/wav"),
         Media("dump_events_s.1.events.jsonl", "r/s.1.events.jsonl", "application/x-ndjson", is_dump=True),
     ]
-    assert list(media_of({"recorder": None, "dumpEventFile": 3})) == []
+    assert list(media_of(RECORD)) == []

@@ -1,7 +1,6 @@
 """The shell: takes announcements from the work queue, sends them over HTTP and tells the owner of the call."""
 
 import asyncio
-import json
 import random
 import time
 from collections import OrderedDict
@@ -13,7 +12,6 @@ from prometheus_client import Counter
 from dialbus import __version__, telemetry
 from dialbus.bus import Bus, NoReply, NoResponder, Refused
 from dialbus.config import HandlerConfig
-from dialbus.contracts.base import Taken
 from dialbus.contracts.session import DeliverWebhook, WebhookOutcome
 from dialbus.tasks import cancel_all
 from webhook_dispatcher.delivery import Attempt, Delivery, Outcome
@@ -99,7 +97,7 @@ class Dispatcher:
         left = min(self._handler.timeout, item.give_up_at_ms / 1000 - time.time())
         delivery = Delivery(targets, first=self._turn, give_up_at=began + left)
         self._turn += 1
-        outcome = await self._drive(delivery, json.dumps(item.body, ensure_ascii=False).encode())
+        outcome = await self._drive(delivery, item.body.to_json().encode())
         facts = {"status": outcome.status, "attempts": outcome.attempts, "after_ms": round((clock() - began) * 1000)}
         if outcome.delivered:
             log.info("webhook.delivered", **facts)
@@ -172,7 +170,7 @@ class Dispatcher:
         )
         for _ in range(_REPORT_ATTEMPTS):
             try:
-                await self._bus.request(message, Taken, timeout_s=_REPORT_S)
+                await self._bus.request(message, timeout_s=_REPORT_S)
             except NoReply:
                 continue
             except NoResponder:

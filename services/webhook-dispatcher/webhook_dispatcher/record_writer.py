@@ -34,7 +34,6 @@ from webhook_dispatcher.records import (
     local_path,
     media_of,
     not_answered,
-    text,
 )
 
 log = telemetry.get_logger()
@@ -101,7 +100,7 @@ class RecordWriter:
                 self._in_hand -= 1
 
     async def _keep(self, item: WriteRecord) -> None:
-        key = (item.call_id, str(item.record.get("endTime")))
+        key = (item.call_id, item.record.end_time)
         if key in self._done:
             return
         if self._config.type == "local":
@@ -115,7 +114,7 @@ class RecordWriter:
     async def _write_here(self, item: WriteRecord, outcome: str) -> None:
         path = local_path(self._config.root, item.call_id, item.record)
         try:
-            await asyncio.to_thread(_write_atomically, path, text(item.record) + "\n")
+            await asyncio.to_thread(_write_atomically, path, item.record.to_json() + "\n")
         except OSError as error:
             log.error("record.not_written", path=str(path), error=error.strerror or str(error))
             age = min(age_s(item.record, datetime.now(UTC)), 60.0)
@@ -149,7 +148,7 @@ class RecordWriter:
         age, jitter = age_s(item.record, datetime.now(UTC)), self._jitter()
         with ExitStack() as stack:
             parts: list[tuple[str, Any]] = [
-                ("calllog.json", (None, text(item.record).encode(), "text/plain; charset=utf-8"))
+                ("calllog.json", (None, item.record.to_json().encode(), "text/plain; charset=utf-8"))
             ]
             for part, path in files:
                 try:

@@ -4,13 +4,12 @@ Nothing is remembered between attempts: how long to wait, and when to stop tryin
 an attempt may be the work of any instance, also of one that was started in between.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from pathlib import Path
-from typing import Any
 
+from dialbus.contracts.records import CallRecord
 from dialbus.filenames import file_safe
 
 GIVE_UP_S = 3600.0
@@ -60,25 +59,20 @@ def not_answered(reason: str, age_s: float, jitter: float, *, retry: bool = True
     return TryAgain(min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, age_s)) * (0.75 + jitter / 2))
 
 
-def age_s(record: dict[str, Any], now: datetime) -> float:
+def age_s(record: CallRecord, now: datetime) -> float:
     """How long ago the call ended; one who does not say so is as old as can be."""
-    ended = moment(record.get("endTime"))
+    ended = moment(record.end_time)
     return GIVE_UP_S if ended is None else max(0.0, (now - ended).total_seconds())
 
 
-def local_path(root: Path, call_id: str, record: dict[str, Any], zone: tzinfo | None = None) -> Path:
+def local_path(root: Path, call_id: str, record: CallRecord, zone: tzinfo | None = None) -> Path:
     """`{root}/{YYYYMMDD}/{YYYYMMDD-HHMMSS}_{callId}.json`, by the start of the call in local time.
 
     `zone` None is that of this machine. A repeat of the same record has the same path.
     """
-    started = moment(record.get("startTime"))
+    started = moment(record.start_time)
     stamp = started.astimezone(zone).strftime("%Y%m%d-%H%M%S") if started else _UNDATED
     return root / stamp[:8] / f"{stamp}_{file_safe(call_id)}.json"
-
-
-def text(record: dict[str, Any]) -> str:
-    """The record as it is written and sent."""
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,21 +86,20 @@ class Media:
     is_dump: bool = False
 
 
-def media_of(record: dict[str, Any]) -> Iterator[Media]:
-    """The recordings and the event dump that a record names; what is not of the contract's form is left out."""
-    recorder = record.get("recorder")
-    for item in recorder if isinstance(recorder, list) else ():
-        if isinstance(item, dict) and isinstance(path := item.get("path"), str) and path:
-            yield Media(f"media_{item.get('trackId', '')}", path, "audio/wav")
-    dump = record.get("dumpEventFile")
-    if isinstance(dump, str) and dump:
-        yield Media(f"dump_events_{Path(dump).name}", dump, "application/x-ndjson", is_dump=True)
+def media_of(record: CallRecord) -> Iterator[Media]:
+    """The recordings and the event dump that a record names."""
+    for item in record.recorder:
+        if item.path:
+            yield Media(f"media_{item.track_id}", item.path, "audio/wav")
+    if record.dump_event_file:
+        name = Path(record.dump_event_file).name
+        yield Media(f"dump_events_{name}", record.dump_event_file, "application/x-ndjson", is_dump=True)
 
 
-def moment(value: Any) -> datetime | None:
+def moment(value: str) -> datetime | None:
     """An aware time from RFC 3339, or None."""
     try:
         parsed = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
+    except ValueError:
         return None
     return parsed if parsed.tzinfo is not None else None

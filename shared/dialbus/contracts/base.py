@@ -4,7 +4,7 @@ One function builds subject tokens and nobody else does: `token()`. Contracts ar
 fields and give new fields defaults, so that old and new workers can share a bus during a roll-out.
 """
 
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
@@ -70,8 +70,8 @@ class Contract(BaseModel):
         return self.SUBJECT.format(**values)
 
     def to_bytes(self) -> bytes:
-        """UTF-8 JSON without absent values."""
-        return self.model_dump_json(by_alias=True, exclude_none=True).encode()
+        """UTF-8 JSON of what was set: defaults are the reader's, so that "only what was sent" survives the bus."""
+        return self.model_dump_json(by_alias=True, exclude_none=True, exclude_unset=True).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -79,10 +79,21 @@ class Contract(BaseModel):
         return cls.model_validate_json(data)
 
 
-class Request(Contract):
-    """A message that expects an answer: taken (with `REPLY`) or refused, because."""
+R = TypeVar("R", bound=Contract)
 
-    REPLY: ClassVar[type[Contract]]
+
+class Request(Contract, Generic[R]):
+    """A message that expects an answer: taken (with an `R`) or refused, because."""
+
+    @classmethod
+    def reply_type(cls) -> type[R]:
+        """The contract of the answer, from the `Request[…]` that the class is derived from."""
+        for base in cls.__mro__:
+            arguments = getattr(base, "__pydantic_generic_metadata__", {}).get("args")
+            if arguments:
+                reply: type[R] = arguments[0]
+                return reply
+        raise TypeError(f"{cls.__name__} names no reply")
 
 
 class Taken(Contract):
@@ -121,6 +132,10 @@ class ClientJson(BaseModel):
             return {key: value for key, value in data.items() if value is not None}
         return data
 
+    def model_post_init(self, context: Any, /) -> None:
+        """The tag that tells commands and events apart counts as set, whether or not the caller spelled it out."""
+        self.model_fields_set.update(_TAGS & type(self).model_fields.keys())
+
     def to_json(self) -> str:
         """Compact JSON, absent optional values left out."""
         return self.model_dump_json(by_alias=True, exclude_none=True)
@@ -128,6 +143,9 @@ class ClientJson(BaseModel):
     def to_fields(self) -> dict[str, Any]:
         """The same as a JSON object still in one's hands."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+_TAGS = frozenset({"command", "event"})
 
 
 def _placeholders(template: str) -> list[str]:

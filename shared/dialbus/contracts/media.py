@@ -1,16 +1,34 @@
 """Between the owner of a call and the media worker that holds its leg."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import Field
 
 from dialbus.contracts.base import U32, CallId, Contract, Request, Taken
+from dialbus.contracts.commands import Interrupt, Mute, Pause, Play, Resume, Tts, Unmute
+from dialbus.contracts.options import (
+    AGCOption,
+    AmbianceOption,
+    MediaPassOption,
+    RecorderOption,
+    SynthesisOption,
+    TranscriptionOption,
+    VADOption,
+)
+
+R = TypeVar("R", bound=Contract)
 
 MAIN_LEG = "main"
 REFER_LEG = "refer"
 """The second leg of a transfer."""
 MOST_BRIDGES = 16
 """Of one call to others at once: each adds 50 frames a second to its media worker's work."""
+
+PlaybackCommand = Annotated[
+    Tts | Play | Interrupt | Pause | Resume | Mute | Unmute,
+    Field(discriminator="command"),
+]
+"""The client commands that concern what a leg's remote party hears."""
 
 LegId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]
 LegKind = Literal["rtp", "webrtc", "socket"]
@@ -53,7 +71,7 @@ class LegAllocated(Contract):
     """WebRTC: our answer, with every candidate of ours."""
 
 
-class AllocateLeg(Request):
+class AllocateLeg(Request[LegAllocated]):
     """Take a leg. Any media worker that accepts its kind and has room answers; it then holds the call's media.
 
     An `rtp` leg waits for ConnectLeg. A `webrtc` leg answers `offer` and connects by itself. A `socket` leg, the audio
@@ -62,7 +80,6 @@ class AllocateLeg(Request):
     """
 
     SUBJECT: ClassVar[str] = "media.allocate.{kind}"
-    REPLY: ClassVar[type[Contract]] = LegAllocated
 
     call_id: CallId
     leg_id: LegId = MAIN_LEG
@@ -92,13 +109,15 @@ class AllocateBeside(AllocateLeg):
     SUBJECT: ClassVar[str] = "call.{call}.media.beside"
 
 
-class LegCommand(Request):
+class LegRequest(Request[R], Generic[R]):
     """Anything said to the worker that holds a leg of this call."""
-
-    REPLY: ClassVar[type[Contract]] = Taken
 
     call_id: CallId
     leg_id: LegId = MAIN_LEG
+
+
+class LegCommand(LegRequest[Taken]):
+    """What is done, and nothing comes back."""
 
 
 class ConnectLeg(LegCommand):
@@ -118,20 +137,16 @@ class ConfigureLeg(LegCommand):
     SUBJECT: ClassVar[str] = "call.{call}.media.{leg_id}.configure"
 
     denoise: bool | None = None
-    vad: dict[str, Any] | None = None
-    """VADOption as JSON."""
-    asr: dict[str, Any] | None = None
-    """TranscriptionOption as JSON."""
-    tts: dict[str, Any] | None = None
-    """SynthesisOption as JSON: default for `tts` commands."""
-    recorder: dict[str, Any] | None = None
-    """RecorderOption as JSON; the first one given wins."""
-    agc: dict[str, Any] | None = None
-    """AGCOption as JSON."""
-    ambiance: dict[str, Any] | None = None
-    """AmbianceOption as JSON."""
-    media_pass: dict[str, Any] | None = None
-    """MediaPassOption as JSON; the first one given wins."""
+    vad: VADOption | None = None
+    asr: TranscriptionOption | None = None
+    tts: SynthesisOption | None = None
+    """Default for `tts` commands."""
+    recorder: RecorderOption | None = None
+    """The first one given wins."""
+    agc: AGCOption | None = None
+    ambiance: AmbianceOption | None = None
+    media_pass: MediaPassOption | None = None
+    """The first one given wins."""
     subscribe: bool | None = None
     """Send both tracks to the client's socket (protocol 10.2)."""
     inactivity_timeout_s: float | None = None
@@ -150,7 +165,7 @@ class Playback(LegCommand):
 
     SUBJECT: ClassVar[str] = "call.{call}.media.{leg_id}.playback"
 
-    command: dict[str, Any]
+    command: PlaybackCommand
     loop: bool = False
     """Play the file again and again (ringtone, music on hold); one pair of trackStart and trackEnd."""
 
@@ -236,36 +251,32 @@ class LegClosed(Contract):
     recordings: tuple[RecordedFile, ...] = ()
 
 
-class CloseLeg(LegCommand):
+class CloseLeg(LegRequest[LegClosed]):
     """End the leg's media. The reply comes after the last event of the leg is in the stream."""
 
     SUBJECT: ClassVar[str] = "call.{call}.media.{leg_id}.close"
-    REPLY: ClassVar[type[Contract]] = LegClosed
 
 
-class PlaybackEnded(Request):
+class PlaybackEnded(Request[Taken]):
     """A playback with autoHangup ended by itself; from media to the owner, after its trackEnd is in the stream."""
 
     SUBJECT: ClassVar[str] = "call.{call}.command.autohangup"
-    REPLY: ClassVar[type[Contract]] = Taken
 
     call_id: CallId
 
 
-class LegInactive(Request):
+class LegInactive(Request[Taken]):
     """Nothing was heard of the remote party for the inactivity timeout; from media to the owner."""
 
     SUBJECT: ClassVar[str] = "call.{call}.command.inactive"
-    REPLY: ClassVar[type[Contract]] = Taken
 
     call_id: CallId
 
 
-class LegLost(Request):
+class LegLost(Request[Taken]):
     """The worker can't go on with the leg (shutdown, socket failure, lost ICE); from media to the owner."""
 
     SUBJECT: ClassVar[str] = "call.{call}.command.leg-lost"
-    REPLY: ClassVar[type[Contract]] = Taken
 
     call_id: CallId
     leg_id: LegId = MAIN_LEG

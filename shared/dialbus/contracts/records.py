@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from dialbus.contracts.base import CallId, ClientJson, Contract
+from dialbus.contracts.options import StringMap
 
 
 class RecordedMedia(ClientJson):
@@ -13,7 +14,7 @@ class RecordedMedia(ClientJson):
     track_id: str
     path: str
     size: int
-    extra: dict[str, Any] | None = None
+    extra: StringMap | None = None
 
 
 class HangupMessage(ClientJson):
@@ -43,8 +44,9 @@ class CallRecord(ClientJson):
     hangup_messages: list[HangupMessage] = Field(default_factory=list)
     recorder: list[RecordedMedia] = Field(default_factory=list)
     dump_event_file: str | None = None
-    extras: dict[str, Any] | None = None
+    extras: StringMap | None = None
     option: dict[str, Any] | None = None
+    """The CallOption, its secrets masked: for reading only."""
     offer: str | None = None
     answer: str | None = None
     refer_callrecord: "CallRecord | None" = None
@@ -59,5 +61,4 @@ class WriteRecord(Contract):
     SUBJECT: ClassVar[str] = "records.write"
 
     call_id: CallId
-    record: dict[str, Any]
-    """A CallRecord as JSON."""
+    record: CallRecord

@@ -5,7 +5,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from dialbus.contracts.base import CallId, Contract, Request, Taken
+from dialbus.contracts.base import CallId, ClientJson, Contract, Request, Taken
+from dialbus.contracts.commands import ClientCommand
 
 
 class CallType(StrEnum):
@@ -52,14 +53,13 @@ class Session(Contract):
     answered_at: str | None = None
 
 
-class OpenSession(Request):
+class OpenSession(Request[Taken]):
     """First command of an idle session: a sip-ua with room takes it and owns the call from now on.
 
     That holds for calls of every type: the owner runs the call machine, a media worker holds the audio.
     """
 
     SUBJECT: ClassVar[str] = "sip.open"
-    REPLY: ClassVar[type[Contract]] = Taken
 
     call_id: CallId
     call_type: CallType = CallType.SIP
@@ -68,33 +68,31 @@ class OpenSession(Request):
     server_side_track: str = "server-side-track"
     dump: bool = True
     """Whether the gateway writes the event dump; the call's record says where."""
-    command: dict[str, Any]
-    """The client's JSON, already validated by the gateway."""
+    command: ClientCommand
+    """Validated by the gateway, as every command on the bus."""
 
 
-class ClientCommandSent(Request):
+class ClientCommandSent(Request[Taken]):
     """A client's command for the owner of the call machine. The reply says queued, not done."""
 
     SUBJECT: ClassVar[str] = "call.{call}.command.client"
-    REPLY: ClassVar[type[Contract]] = Taken
 
     call_id: CallId
-    command: dict[str, Any]
+    command: ClientCommand
     command_id: str | None = Field(default=None, max_length=128)
     """A repeat within 60 s is acknowledged again and not executed again."""
 
 
-class SocketCommand(Request):
+class SocketCommand(Request[Taken]):
     """A command from elsewhere (REST) for a session that has no owner yet; from any gateway to the one with its socket.
 
-    It is handled as if the socket had sent it. Refused with 400 when it is no command.
+    It is handled as if the socket had sent it.
     """
 
     SUBJECT: ClassVar[str] = "call.{call}.socket.command"
-    REPLY: ClassVar[type[Contract]] = Taken
 
     call_id: CallId
-    command: dict[str, Any]
+    command: ClientCommand
 
 
 class CommandSeen(Contract):
@@ -113,7 +111,7 @@ class CommandSeen(Contract):
     """The client's JSON with secrets masked."""
 
 
-class BridgeWanted(Request):
+class BridgeWanted(Request[Taken]):
     """The other side of a bridge asks for this one (protocol 2.13); between the owners of two calls.
 
     With `on` the call patches `other` in and emits its own trackStart, or refuses with 409 unless it is up; without,
@@ -121,18 +119,16 @@ class BridgeWanted(Request):
     """
 
     SUBJECT: ClassVar[str] = "call.{call}.command.bridge"
-    REPLY: ClassVar[type[Contract]] = Taken
 
     call_id: CallId
     other: CallId
     on: bool
 
 
-class Attach(Request):
+class Attach(Request[Taken]):
     """A client's socket took a pending inbound call."""
 
     SUBJECT: ClassVar[str] = "call.{call}.command.attach"
-    REPLY: ClassVar[type[Contract]] = Taken
 
     call_id: CallId
     gateway: str
@@ -140,14 +136,26 @@ class Attach(Request):
     dump: bool = True
 
 
-class Detach(Request):
+class Detach(Request[Taken]):
     """The client's socket is gone; the call ends."""
 
     SUBJECT: ClassVar[str] = "call.{call}.command.detach"
-    REPLY: ClassVar[type[Contract]] = Taken
 
     call_id: CallId
     gateway: str
+
+
+class Announcement(ClientJson):
+    """What is POSTed of an inbound call (protocol 5.5), its members in this order."""
+
+    event: Literal["invite"] = "invite"
+    dialog_id: str
+    caller: str
+    callee: str
+    created_at: str
+    headers: list[str]
+    """The INVITE's, a line each."""
+    offer: str
 
 
 class DeliverWebhook(Contract):
@@ -156,16 +164,15 @@ class DeliverWebhook(Contract):
     SUBJECT: ClassVar[str] = "webhook.deliver"
 
     call_id: CallId
-    body: dict[str, Any]
+    body: Announcement
     give_up_at_ms: int
     """Unix epoch milliseconds after which an attempt serves nobody."""
 
 
-class WebhookOutcome(Request):
+class WebhookOutcome(Request[Taken]):
     """How the announcement went; from webhook-dispatcher to the owner of the call."""
 
     SUBJECT: ClassVar[str] = "call.{call}.command.webhook"
-    REPLY: ClassVar[type[Contract]] = Taken
 
     call_id: CallId
     delivered: bool

@@ -18,14 +18,13 @@ class TranscriptionOpened(Contract):
     model: str
 
 
-class OpenTranscription(Request):
+class OpenTranscription(Request[TranscriptionOpened]):
     """Recognise one track of a call. Audio follows on `call.<id>.audio.<track>`, 16 kHz, utterance by utterance.
 
     Refused with 404 when the model or its language is not to be had, 503 when there is no room.
     """
 
     SUBJECT: ClassVar[str] = "asr.open"
-    REPLY: ClassVar[type[Contract]] = TranscriptionOpened
 
     call_id: CallId
     track: str = "main"
@@ -33,11 +32,10 @@ class OpenTranscription(Request):
     language: str | None = None
 
 
-class CloseTranscription(Request):
+class CloseTranscription(Request[Taken]):
     """No more audio; the reply comes after the last transcript was sent or dropped."""
 
     SUBJECT: ClassVar[str] = "call.{call}.asr.{track}"
-    REPLY: ClassVar[type[Contract]] = Taken
 
     call_id: CallId
     track: str = "main"
@@ -69,14 +67,13 @@ class SpeechTaken(Contract):
     worker: str
 
 
-class Speak(Request):
+class Speak(Request[SpeechTaken]):
     """Synthesise one text. Audio comes back on `call.<id>.audio.<track>` as int16 mono at `rate_hz`.
 
     Refused with 404 for a voice or language that is not to be had, 503 when there is no room.
     """
 
     SUBJECT: ClassVar[str] = "tts.speak"
-    REPLY: ClassVar[type[Contract]] = SpeechTaken
 
     call_id: CallId
     utterance_id: str
@@ -115,14 +112,13 @@ class Cached(Contract):
     """It was there before."""
 
 
-class CacheSpeech(Request):
+class CacheSpeech(Request[Cached]):
     """Synthesise a text now so that a later `Speak` of the same text, voice and rate starts at once.
 
     Refused like `Speak`; 500 when synthesis fails.
     """
 
     SUBJECT: ClassVar[str] = "tts.cache"
-    REPLY: ClassVar[type[Contract]] = Cached
 
     text: str
     speaker: str | None = None

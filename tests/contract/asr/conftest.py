@@ -55,11 +55,11 @@ class MediaWorker:
     async def open(self, model: str | None = None, language: str | None = None) -> TranscriptionOpened:
         """Ask any asr worker."""
         request = OpenTranscription(call_id=self.call_id, model=model, language=language)
-        return await self.bus.request(request, TranscriptionOpened, timeout_s=10)
+        return await self.bus.request(request, timeout_s=10)
 
     async def close(self) -> Taken:
         """Say that no more audio comes."""
-        return await self.bus.request(CloseTranscription(call_id=self.call_id), Taken, timeout_s=5)
+        return await self.bus.request(CloseTranscription(call_id=self.call_id), timeout_s=5)
 
     async def frame(self, sequence: int, pcm: Int16, *, last: bool = False, utterance: int = 0) -> None:
         """One frame."""

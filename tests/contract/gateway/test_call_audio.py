@@ -12,14 +12,14 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidStatus
 
-from dialbus.bus import Bus, NoResponder, Refused
+from dialbus.bus import Bus, NoResponder
 from dialbus.contracts.audio import FROM_CLIENT, TO_CLIENT
-from dialbus.contracts.base import Taken
+from dialbus.contracts.commands import Hangup, command_from
 from dialbus.contracts.events import AnswerEvent, CustomEvent, TrackStart
 from dialbus.contracts.session import CallState, CallType, OpenSession, SocketCommand
 from dialbus.sessions import Sessions
 from tests.contract.gateway.conftest import Owner, events_until_closed, next_event, sip_ua, socket
-from tests.harness import ServiceProcess, eventually, next_message
+from tests.harness import ServiceProcess, eventually, next_message, refused_raw
 
 INVITE: dict[str, Any] = {"command": "invite", "option": {}}
 ACCEPT: dict[str, Any] = {"command": "accept", "option": {"subscribe": True}}
@@ -65,7 +65,7 @@ async def test_each_path_has_its_call_type_and_closes_with_1000_after_the_hangup
     shared_gateway: ServiceProcess, bus: Bus, call_id: str, path: str, call_type: CallType
 ) -> None:
     async with opened(shared_gateway, bus, call_id, path) as (client, owner, request):
-        assert (request.call_type, request.command) == (call_type, INVITE)
+        assert (request.call_type, request.command) == (call_type, command_from(INVITE))
         session = await owner.sessions.get(call_id)
         assert session is not None
         assert session.call_type is call_type
@@ -216,14 +216,14 @@ async def test_command_from_elsewhere_is_handled_as_if_the_idle_socket_had_sent_
     owner = await Owner.serve(bus, call_id)
     command = {"command": "invite", "option": {"callee": "sip:a@b", "sip": {"password": "s3cr3t"}}}
     with pytest.raises(NoResponder):
-        await bus.request(SocketCommand(call_id=call_id, command=command), Taken)
+        await bus.request(SocketCommand(call_id=call_id, command=command_from(command)))
     async with socket(gateway, f"id={call_id}") as client:
-        with pytest.raises(Refused, match="unknown command: dance") as refused:
-            await bus.request(SocketCommand(call_id=call_id, command={"command": "dance"}), Taken)
-        assert refused.value.code == 400
-        await bus.request(SocketCommand(call_id=call_id, command=command), Taken)
+        refusal = await refused_raw(bus, SocketCommand, call_id, {"command": "dance"})
+        assert refusal.code == 400
+        assert "dance" in refusal.reason
+        await bus.request(SocketCommand(call_id=call_id, command=command_from(command)))
         request = await next_message(requests)
-        assert (request.call_id, request.command) == (call_id, command)
+        assert (request.call_id, request.command) == (call_id, command_from(command))
         await owner.end()
         await events_until_closed(client)
     dump = Path(service_env["DIALBUS_RECORDER_PATH"]) / f"{call_id}.events.jsonl"
@@ -244,8 +244,8 @@ async def test_idle_session_is_ended_by_hangup_over_the_socket_or_from_elsewhere
     owner = await Owner.serve(bus, call_id)
     async with socket(shared_gateway, f"id={quote(call_id)}", path) as client:
         await eventually(lambda: owner.sessions.get(call_id))
-        await bus.request(SocketCommand(call_id=call_id, command={"command": "hangup"}), Taken)
-        assert (await next_message(requests)).command == {"command": "hangup"}
+        await bus.request(SocketCommand(call_id=call_id, command=Hangup()))
+        assert (await next_message(requests)).command == Hangup()
         await owner.end(reason="bySystem", initiator="system")
         assert [event["event"] for event in await events_until_closed(client)] == ["hangup"]
         assert client.close_code == 1000

@@ -17,6 +17,7 @@ from websockets.frames import Frame, Opcode
 
 from dialbus.bus import Bus, Refused
 from dialbus.contracts.base import Contract
+from dialbus.contracts.commands import Hangup, Pause, Tts, command_from
 from dialbus.contracts.events import AnswerEvent, CustomEvent, RejectEvent, TrackStart
 from dialbus.contracts.session import CallState, ClientCommandSent, Heartbeat
 from dialbus.sessions import Sessions
@@ -42,8 +43,8 @@ async def test_pending_call_is_taken_replayed_commanded_and_closed_with_1000_aft
         await client.send(json.dumps({**ACCEPT, "commandId": "first"}))
         await client.send(json.dumps({"command": "tts", "text": "hi"}))
         accept, tts = await next_message(owner.commands), await next_message(owner.commands)
-        assert (accept.command, accept.command_id) == ({**ACCEPT, "commandId": "first"}, "first")
-        assert (tts.command, tts.command_id) == ({"command": "tts", "text": "hi"}, None)
+        assert (accept.command, accept.command_id) == (command_from(ACCEPT), "first")
+        assert (tts.command, tts.command_id) == (Tts(text="hi"), None)
 
         await owner.end()
         (last,) = await events_until_closed(client)
@@ -99,8 +100,8 @@ async def test_fresh_id_is_an_idle_session_whose_first_command_finds_an_owner(
         await client.send(json.dumps(INVITE))
         await client.send(json.dumps({"command": "hangup"}))
         request = await next_message(opened)
-        assert (request.call_id, request.command, request.gateway) == (call_id, INVITE, gateway.instance)
-        assert (await next_message(owner.commands)).command == {"command": "hangup"}
+        assert (request.call_id, request.command, request.gateway) == (call_id, command_from(INVITE), gateway.instance)
+        assert (await next_message(owner.commands)).command == Hangup()
 
         await owner.end()
         assert [event["event"] for event in await events_until_closed(client)] == ["hangup"]
@@ -129,7 +130,7 @@ async def test_id_in_use_is_refused_with_409_and_the_first_socket_lives_on(
         assert json.loads(refused.value.response.body) == {"error": "session id in use", "id": call_id}
 
         await client.send(json.dumps({"command": "hangup"}))
-        assert (await next_message(owner.commands)).command == {"command": "hangup"}
+        assert (await next_message(owner.commands)).command == Hangup()
         await owner.end()
         await events_until_closed(client)
 
@@ -145,7 +146,7 @@ async def test_lost_socket_detaches_from_the_owner_within_a_second_after_what_wa
         client.transport.abort()
         detach = await next_message(owner.detached, 1.0)
     assert detach.gateway == gateway.instance
-    assert owner.commands.get_nowait().command["command"] == "history"
+    assert owner.commands.get_nowait().command.command == "history"
     await owner.end()
 
 
@@ -189,7 +190,7 @@ async def test_what_is_no_command_is_an_error_event_and_the_socket_lives_on(
         assert (error["event"], error["sender"], error["code"], error["trackId"]) == ("error", "command", 400, call_id)
         assert words in error["error"]
         await client.send(json.dumps({"command": "hangup"}))
-        assert (await next_message(owner.commands)).command == {"command": "hangup"}
+        assert (await next_message(owner.commands)).command == Hangup()
         await owner.end()
         assert [event["seq"] for event in await events_until_closed(client)] == [3]
 
@@ -201,7 +202,7 @@ async def test_binary_frames_are_ignored(shared_gateway: ServiceProcess, bus: Bu
         await next_event(client)
         await client.send(bytes(64 << 10))
         await client.send(json.dumps({"command": "pause"}))
-        assert (await next_message(owner.commands)).command == {"command": "pause"}
+        assert (await next_message(owner.commands)).command == Pause()
         await owner.end()
         assert len(await events_until_closed(client)) == 1
 
@@ -440,7 +441,7 @@ async def test_pending_call_whose_owner_is_gone_becomes_an_idle_session_with_an_
         session = await owner.sessions.get(call_id)
         assert (session.state, session.owner) == (CallState.IDLE, None)
         await client.send(json.dumps(INVITE))
-        assert (await next_message(opened)).command == INVITE
+        assert (await next_message(opened)).command == command_from(INVITE)
 
 
 async def flooded(owner: Owner, bus: Bus, count: int = 100) -> None:
@@ -483,7 +484,7 @@ async def test_command_that_the_bus_cannot_carry_is_an_error_event(
         error = await next_event(client)
         assert (error["event"], error["sender"]) == ("error", "command")
         await client.send(json.dumps({"command": "pause"}))
-        assert (await next_message(owner.commands)).command == {"command": "pause"}
+        assert (await next_message(owner.commands)).command == Pause()
         await owner.end()
         await events_until_closed(client)
 

@@ -17,6 +17,7 @@ import pytest_asyncio
 
 from dialbus.bus import Bus, Refused
 from dialbus.contracts.base import Contract
+from dialbus.contracts.commands import Hangup, Pause, command_from
 from dialbus.contracts.events import AddHistory
 from dialbus.contracts.session import CallState, CallType, CommandSeen, Heartbeat, Session
 from dialbus.contracts.speech import Cached, CacheSpeech
@@ -92,7 +93,7 @@ async def test_kill_hangs_up_by_system_whichever_way_the_id_is_written(
     response = await api.request(method, f"/kill/{written(call_id)}")
     assert (response.status_code, response.json()) == (200, {"status": "killed", "id": call_id})
     sent = await next_message(owner.commands)
-    assert sent.command == {"command": "hangup", "reason": "bySystem"}
+    assert sent.command == Hangup(reason="bySystem")
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "kill"), ("POST", "kill"), ("POST", "command")])
@@ -110,7 +111,7 @@ async def test_command_is_queued_at_the_owner_and_shown_without_its_secrets(
     response = await api.post(f"/command/{quote(call_id)}", json=command)
     assert (response.status_code, response.json()) == (200, {"status": "sent", "id": call_id})
     sent = await next_message(owner.commands)
-    assert (sent.command, sent.command_id) == (command, "7")
+    assert (sent.command, sent.command_id) == (command_from(command), "7")
     shown = await next_message(seen)
     assert shown.via == "rest"
     assert shown.command["options"] == {"sip": {"password": "***"}}
@@ -181,7 +182,7 @@ async def test_idle_socket_gets_the_command_from_another_gateway_and_its_dump_ha
     invite = {"command": "invite", "option": {"callee": "sip:a@b", "sip": {"password": "s3cr3t"}}}
     async with socket(gateway, f"id={call_id}") as client:
         assert (await api.post(f"/command/{quote(call_id)}", json=invite)).json()["status"] == "sent"
-        assert (await next_message(opened)).command == invite
+        assert (await next_message(opened)).command == command_from(invite)
         assert (await next_message(seen)).via == "socket"
 
         def own(session: Session) -> Session:
@@ -189,7 +190,7 @@ async def test_idle_socket_gets_the_command_from_another_gateway_and_its_dump_ha
 
         await owner.sessions.change(call_id, own)
         assert (await api.post(f"/command/{quote(call_id)}", json={"command": "pause"})).status_code == 200
-        assert (await next_message(owner.commands)).command == {"command": "pause"}
+        assert (await next_message(owner.commands)).command == Pause()
         await client.send('{"command":"resume"}')
         await next_message(owner.commands)
         await owner.end()
@@ -361,7 +362,7 @@ async def test_ami_lists_dialogs_and_kills_for_loopback(api: Client, bus: Bus, c
     assert {"id": call_id, "state": "up", "from": "sip:a:***@b", "to": "sip:c@d"} in dialogs
     killed = await api.post(f"/ami/v1/kill/{quote(call_id)}")
     assert (killed.status_code, killed.json()) == (200, True)
-    assert (await next_message(owner.commands)).command["reason"] == "bySystem"
+    assert (await next_message(owner.commands)).command == Hangup(reason="bySystem")
     unknown = await api.post("/ami/v1/kill/nobody")
     assert (unknown.status_code, unknown.json()) == (404, False)
 

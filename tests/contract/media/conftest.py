@@ -117,31 +117,31 @@ class Call:
             payload_type=PAYLOAD_TYPES[self.phone.codec],
             telephone_event_pt=TELEPHONE_EVENT,
         ).model_copy(update=changes)
-        await self.bus.request(ConnectLeg(call_id=self.call_id, leg_id=self.leg_id, remote=remote), Taken)
+        await self.bus.request(ConnectLeg(call_id=self.call_id, leg_id=self.leg_id, remote=remote))
 
     async def configure(self, **options: Any) -> None:
         """ConfigureLeg."""
-        await self.bus.request(ConfigureLeg(call_id=self.call_id, leg_id=self.leg_id, **options), Taken)
+        await self.bus.request(ConfigureLeg(call_id=self.call_id, leg_id=self.leg_id, **options))
 
     async def do(self, command: str, *, loop: bool = False, **fields: Any) -> None:
         """A playback command."""
         request = Playback(call_id=self.call_id, leg_id=self.leg_id, command={"command": command, **fields}, loop=loop)
-        await self.bus.request(request, Taken)
+        await self.bus.request(request)
 
     async def stop_playback(self, *, interruption: bool = False) -> None:
         """StopPlayback."""
         request = StopPlayback(call_id=self.call_id, leg_id=self.leg_id, interruption=interruption)
-        await self.bus.request(request, Taken)
+        await self.bus.request(request)
 
     async def close(self) -> LegClosed:
         """CloseLeg."""
         self.closed = True
-        return await self.bus.request(CloseLeg(call_id=self.call_id, leg_id=self.leg_id), LegClosed, timeout_s=5.0)
+        return await self.bus.request(CloseLeg(call_id=self.call_id, leg_id=self.leg_id), timeout_s=5.0)
 
     async def join(self, other: "Call", **options: Any) -> None:
         """JoinLegs."""
         request = JoinLegs(call_id=self.call_id, leg_id=self.leg_id, other_leg=other.leg_id, **options)
-        await self.bus.request(request, Taken)
+        await self.bus.request(request)
 
     async def hears(self, *frequencies: int) -> None:
         """Wait until the phone hears exactly these of the usual notes."""
@@ -179,7 +179,7 @@ class Call:
             call_id=self.call_id, leg_id=leg_id, main_track=SERVER, server_track=SERVER, refer=True,
             remote_host="127.0.0.1",
         )  # fmt: skip
-        allocated = await self.bus.request(request, LegAllocated)
+        allocated = await self.bus.request(request)
         phone = await open_peer(codec)
         phone.remote = (allocated.address, allocated.port)
         other = Call(self.bus, self.call_id, phone, allocated, leg_id, self.events, _news=self._news)
@@ -211,7 +211,7 @@ async def dial(bus: Bus, media: ServiceProcess, call_id: str) -> AsyncIterator[D
     async def place(codec: str = "pcmu", *, connect: bool = True, owned: bool = True) -> Call:
         name = f"{call_id}-{len(calls)}"
         request = AllocateLeg(call_id=name, main_track=name, server_track=SERVER, remote_host="127.0.0.1")
-        allocated = await bus.request(request, LegAllocated)
+        allocated = await bus.request(request)
         phone = await open_peer(codec)
         phone.remote = (allocated.address, allocated.port)
         call = Call(bus, name, phone, allocated)

@@ -9,7 +9,6 @@ import pytest
 import pytest_asyncio
 
 from dialbus.bus import Bus, Refused
-from dialbus.contracts.base import Taken
 from dialbus.contracts.media import BridgeLeg, UnbridgeLeg
 from tests.contract.media.conftest import Call, Dial, FakeTts
 from tests.harness import ServiceProcess, run_service
@@ -34,11 +33,11 @@ async def _on(worker: ServiceProcess, dial: Dial, codec: str) -> Call:
 
 
 async def _bridge(call: Call, other: Call) -> None:
-    await call.bus.request(BridgeLeg(call_id=call.call_id, other=other.call_id), Taken)
+    await call.bus.request(BridgeLeg(call_id=call.call_id, other=other.call_id))
 
 
 async def _unbridge(call: Call, other: str) -> None:
-    await call.bus.request(UnbridgeLeg(call_id=call.call_id, other=other), Taken)
+    await call.bus.request(UnbridgeLeg(call_id=call.call_id, other=other))
 
 
 async def test_calls_on_two_workers_hear_each_other(

@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from dialbus.bus import Bus, Refused
 from dialbus.contracts.audio import FROM_CLIENT, TO_CLIENT
-from dialbus.contracts.media import AllocateLeg, LegAllocated
+from dialbus.contracts.media import AllocateLeg
 from media.audio.codec import make_codec
 from tests.contract.media.conftest import SERVER, Call, FakeAsr, FakeTts
 from tests.harness import ServiceProcess, eventually
@@ -78,7 +78,7 @@ async def open_socket(bus: Bus, media: ServiceProcess, call_id: str) -> AsyncIte
         request = AllocateLeg(
             call_id=name, kind="socket", main_track=name, server_track=SERVER, codec=codec, rate_hz=rate_hz
         )
-        allocated = await bus.request(request, LegAllocated)
+        allocated = await bus.request(request)
         call = Call(bus, name, client, allocated)  # type: ignore[arg-type]
         call.listen()
         calls.append(call)

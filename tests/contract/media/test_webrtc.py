@@ -10,8 +10,7 @@ import pytest
 import pytest_asyncio
 
 from dialbus.bus import Bus, Refused
-from dialbus.contracts.base import Taken
-from dialbus.contracts.media import AddCandidate, AllocateLeg, LegAllocated, LegLost, PlaybackEnded
+from dialbus.contracts.media import AddCandidate, AllocateLeg, LegLost, PlaybackEnded
 from tests.contract.media.conftest import SERVER, Call, Dial, FakeTts
 from tests.harness import ServiceProcess, eventually, next_message, requests_to
 from tests.peers import webrtc
@@ -33,7 +32,7 @@ async def allocate(bus: Bus, media: ServiceProcess, call_id: str) -> AsyncIterat
     async def place(offer: str, **changes: object) -> Call:
         name = f"{call_id}-{len(calls)}"
         request = AllocateLeg(call_id=name, kind="webrtc", main_track=name, server_track=SERVER, offer=offer)
-        allocated = await bus.request(request.model_copy(update=changes), LegAllocated, timeout_s=5.0)
+        allocated = await bus.request(request.model_copy(update=changes), timeout_s=5.0)
         call = Call(bus, name, await open_peer(), allocated)
         call.ended = await requests_to(bus, PlaybackEnded, call_id=name)
         call.lost = await requests_to(bus, LegLost, call_id=name)
@@ -148,8 +147,8 @@ async def test_candidates_may_come_later(bus: Bus, peer: WebRtcPeer, allocate: D
 
     for line in webrtc.candidates(offer):
         text = style.format(line, short=line.removeprefix("candidate:"))
-        await bus.request(AddCandidate(call_id=call.call_id, candidate=text, sdp_mid="0"), Taken)
-    await bus.request(AddCandidate(call_id=call.call_id, candidate=""), Taken)
+        await bus.request(AddCandidate(call_id=call.call_id, candidate=text, sdp_mid="0"))
+    await bus.request(AddCandidate(call_id=call.call_id, candidate=""))
     await peer.answer(call.allocated.sdp)
 
     await call.until("mediaReady")
@@ -164,7 +163,7 @@ async def test_a_bad_candidate_is_refused_and_a_useless_one_ignored(bus: Bus, pe
         "candidate:1 1 udp 1 999.1.1.1 9 typ host",
     ):
         with pytest.raises(Refused) as refusal:
-            await bus.request(AddCandidate(call_id=call.call_id, candidate=text), Taken)
+            await bus.request(AddCandidate(call_id=call.call_id, candidate=text))
         assert refusal.value.code == 400
     for text in (
         "candidate:1 1 udp 2113937151 0a6c1f3e-8f4d-4c5e-9d0c-1234567890ab.local 50000 typ host",
@@ -173,7 +172,7 @@ async def test_a_bad_candidate_is_refused_and_a_useless_one_ignored(bus: Bus, pe
         "end-of-candidates",
         "candidate:1 1 udp 1 127.0.0.1 50000 typ host",  # after the end
     ):
-        await bus.request(AddCandidate(call_id=call.call_id, candidate=text), Taken)
+        await bus.request(AddCandidate(call_id=call.call_id, candidate=text))
     await peer.answer(call.allocated.sdp)
     await call.until("mediaReady")
 
@@ -182,7 +181,7 @@ async def test_a_candidate_is_nothing_to_a_leg_of_another_kind(bus: Bus, dial: D
     call = await dial()
 
     with pytest.raises(Refused) as refusal:
-        await bus.request(AddCandidate(call_id=call.call_id, candidate=""), Taken)
+        await bus.request(AddCandidate(call_id=call.call_id, candidate=""))
 
     assert refusal.value.code == 409
 

@@ -5,8 +5,7 @@ import signal
 import pytest
 
 from dialbus.bus import Bus, NoResponder, Refused
-from dialbus.contracts.base import Taken
-from dialbus.contracts.media import AllocateBeside, AllocateLeg, CloseLeg, LegAllocated, LegLost, NoteInput
+from dialbus.contracts.media import AllocateBeside, AllocateLeg, CloseLeg, LegLost, NoteInput
 from dialbus.contracts.session import CallType, Heartbeat, Session
 from dialbus.sessions import Sessions
 from tests.contract.media.conftest import SERVER
@@ -20,7 +19,7 @@ async def test_a_full_worker_leaves_the_group_and_comes_back_with_room(
         AllocateLeg(call_id=f"{call_id}-{name}", main_track="m", server_track=SERVER) for name in ("a", "b")
     )
     async with run_service("media", {**service_env, "DIALBUS_MEDIA_MAX_CALLS": "1"}):
-        await bus.request(first, LegAllocated)
+        await bus.request(first)
         await eventually(lambda: _is_refused(bus, second), what="nobody has room")
         await _close(bus, first.call_id)
 
@@ -43,22 +42,22 @@ async def test_a_worker_takes_the_kinds_it_accepts_and_further_legs_of_its_calls
     environment = {**service_env, "DIALBUS_MEDIA_MAX_CALLS": "1", "DIALBUS_MEDIA_ACCEPT": "socket,webrtc"}
     async with run_service("media", environment) as service:
         with pytest.raises(NoResponder):
-            await bus.request(rtp, LegAllocated)
+            await bus.request(rtp)
         with pytest.raises(NoResponder):
-            await bus.request(beside, LegAllocated)
-        first = await bus.request(socket, LegAllocated)
-        second = await bus.request(beside, LegAllocated)
+            await bus.request(beside)
+        first = await bus.request(socket)
+        second = await bus.request(beside)
         assert first.worker == second.worker == service.instance
         assert second.port > 0 == first.port
         with pytest.raises(Refused) as refused:
-            await bus.request(beside, LegAllocated)
+            await bus.request(beside)
         assert refused.value.code == 409
 
         lost = await requests_to(bus, LegLost, call_id=socket.call_id)
         service.process.send_signal(signal.SIGTERM)
         assert {(await next_message(lost)).leg_id for _ in range(2)} == {"main", "refer"}
         for leg_id in ("refer", "main"):
-            await bus.request(CloseLeg(call_id=socket.call_id, leg_id=leg_id), Taken)
+            await bus.request(CloseLeg(call_id=socket.call_id, leg_id=leg_id))
         assert await service.exited(1.5) == 0
 
 
@@ -70,8 +69,8 @@ async def test_a_leg_whose_owner_died_is_closed(bus: Bus, service_env: dict[str,
             Session(call_id=request.call_id, call_type=CallType.SIP, owner=owner, created_at="2026-03-04T09:15:20Z")
         )
     async with run_service("media", service_env):
-        await bus.request(orphan, LegAllocated)
-        await bus.request(other, LegAllocated)
+        await bus.request(orphan)
+        await bus.request(other)
 
         await bus.publish(Heartbeat(service="sip-ua", instance="dead-ua", version="0", started_at="now"))
         await eventually(lambda: _is_closed(bus, orphan.call_id), what="the orphan is closed")
@@ -87,13 +86,13 @@ async def test_sigterm_tells_the_owner_and_waits_for_the_legs_to_be_closed(
     )
     async with run_service("media", service_env) as service:
         lost = await requests_to(bus, LegLost, call_id=owned.call_id)
-        await bus.request(owned, LegAllocated)
-        await bus.request(orphan, LegAllocated)
+        await bus.request(owned)
+        await bus.request(orphan)
 
         service.process.send_signal(signal.SIGTERM)
         assert (await next_message(lost)).reason == "the media worker stops"
         with pytest.raises(NoResponder):
-            await bus.request(orphan, LegAllocated)
+            await bus.request(orphan)
         assert service.process.poll() is None
         await _close(bus, owned.call_id)
 
@@ -102,7 +101,7 @@ async def test_sigterm_tells_the_owner_and_waits_for_the_legs_to_be_closed(
 
 async def _is_refused(bus: Bus, request: AllocateLeg) -> bool:
     try:
-        await bus.request(request, LegAllocated)
+        await bus.request(request)
     except (NoResponder, Refused):
         return True
     return False
@@ -110,7 +109,7 @@ async def _is_refused(bus: Bus, request: AllocateLeg) -> bool:
 
 async def _is_closed(bus: Bus, call_id: str) -> bool:
     try:
-        await bus.request(NoteInput(call_id=call_id), Taken)
+        await bus.request(NoteInput(call_id=call_id))
     except NoResponder:
         return True
     except Refused:
@@ -119,4 +118,4 @@ async def _is_closed(bus: Bus, call_id: str) -> bool:
 
 
 async def _close(bus: Bus, call_id: str) -> None:
-    await bus.request(CloseLeg(call_id=call_id), Taken)
+    await bus.request(CloseLeg(call_id=call_id))

@@ -5,7 +5,6 @@ from functools import partial
 
 from dialbus.bus import Bus
 from dialbus.contracts import media, session
-from dialbus.contracts.base import Taken
 from dialbus.contracts.session import CallType
 from tests.harness import ServiceProcess, eventually, run_service
 from tests.peers.exchange import GATEWAY, SSRC, Call, Exchange
@@ -90,9 +89,9 @@ async def test_p97_what_cannot_be_bridged(exchange: Exchange, phone: Phone) -> N
     await call.send("unbridge", targetSessionId="s.nobody")
     await call.send("unbridge", targetSessionId=pending.call_id)
     wanted = session.BridgeWanted(call_id=call.call_id, other="s.9", on=False)
-    await exchange.bus.request(wanted, Taken)
+    await exchange.bus.request(wanted)
     await call.send("hangup")
     await call.expect("trackEnd", trackId=call.call_id)
     await call.expect_end("bySystem", "system")
-    await exchange.bus.request(session.Detach(call_id=pending.call_id, gateway=GATEWAY), Taken)
+    await exchange.bus.request(session.Detach(call_id=pending.call_id, gateway=GATEWAY))
     await pending.expect("hangup")

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from dialbus.bus import Bus, NoResponder, Refused
-from dialbus.contracts.base import Taken
+from dialbus.contracts.commands import Pause, Tts
 from dialbus.contracts.events import TrackStart
 from dialbus.contracts.media import Playback
 from dialbus.contracts.session import Heartbeat, OpenSession
@@ -115,7 +115,7 @@ async def test_stop_in_the_middle_of_calls(bus: Bus, service_env: dict[str, str]
         await dialing.expect_end("bySystem", "system")
         await stopping
         with pytest.raises(NoResponder):
-            await bus.request(OpenSession(call_id="x", created_at="", gateway="g", command={}), Taken)
+            await bus.request(OpenSession(call_id="x", created_at="", gateway="g", command=Pause()))
 
 
 async def test_stop_lets_calls_in_progress_end(bus: Bus, service_env: dict[str, str], phone: Phone) -> None:
@@ -131,9 +131,9 @@ async def test_stop_lets_calls_in_progress_end(bus: Bus, service_env: dict[str, 
         refusal = await phone.call(exchange.uri).expect_response(503)
         assert refusal.header("Reason") == 'SIP;cause=503;text="stopping"'
         with pytest.raises(NoResponder):
-            await bus.request(OpenSession(call_id="x", created_at="", gateway="g", command={}), Taken)
+            await bus.request(OpenSession(call_id="x", created_at="", gateway="g", command=Pause()))
         await call.send("tts", text="still here")
-        assert (await exchange.media.expect(Playback)).command["text"] == "still here"
+        assert (await exchange.media.expect(Playback)).command == Tts(text="still here")
 
         up.bye()
         await up.expect_response(200, method="BYE")

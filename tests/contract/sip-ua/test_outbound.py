@@ -9,8 +9,9 @@ import pytest
 from dialbus.bus import Refused
 from dialbus.contracts import media
 from dialbus.contracts.base import Contract, Taken
+from dialbus.contracts.commands import Pause, Tts
 from dialbus.contracts.session import CallState, OpenSession, Session
-from tests.harness import eventually
+from tests.harness import eventually, refused_raw
 from tests.peers.exchange import GATEWAY, RTP, SSRC, Call, Exchange
 from tests.peers.phone import Dialog, Message, Phone, is_authorized
 
@@ -354,7 +355,7 @@ async def test_option_reaches_the_worker_and_held_playback_waits_for_the_answer(
     dialog.answer()
     await dialog.expect_request("ACK")
     await call.expect("answer")
-    assert (await exchange.media.expect(media.Playback)).command["text"] == "hello"
+    assert (await exchange.media.expect(media.Playback)).command == Tts(text="hello", play_id="p")
     kinds = [type(command) for command in exchange.media.heard]
     assert kinds == [media.ConnectLeg, media.ConfigureLeg]
     assert (await exchange.media.expect(media.ConfigureLeg)).asr is not None
@@ -413,13 +414,14 @@ async def test_call_that_breaks_inside_is_ended_for_everybody(exchange: Exchange
 
 async def test_session_id_in_use_is_refused(exchange: Exchange, phone: Phone) -> None:
     call, dialog = await _answered(exchange, phone)
-    again = OpenSession(call_id=call.call_id, created_at="", gateway=GATEWAY, command={"command": "pause"})
+    again = OpenSession(call_id=call.call_id, created_at="", gateway=GATEWAY, command=Pause())
     with pytest.raises(Refused, match="in use"):
-        await exchange.bus.request(again, Taken)
+        await exchange.bus.request(again)
     await call.send("hangup")
     await dialog.expect_bye()
 
 
 async def test_first_command_that_makes_no_sense_is_refused(exchange: Exchange) -> None:
-    with pytest.raises(Refused):
-        await exchange.opened("dance")
+    opening = {"created_at": "", "gateway": GATEWAY}
+    refusal = await refused_raw(exchange.bus, OpenSession, "s.dance", {"command": "dance"}, **opening)
+    assert (refusal.code, "dance" in refusal.reason) == (400, True)

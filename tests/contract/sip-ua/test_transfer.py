@@ -220,7 +220,7 @@ async def test_p78_p94_what_happens_on_the_second_leg(exchange: Exchange, phone:
     await call.send("message", body="x", contentType="a\r\nX-Evil: 1")
     await call.expect("error", sender="command")
 
-    await exchange.bus.request(media.LegLost(call_id=call.call_id, leg_id="refer", reason="socket failure"), Taken)
+    await exchange.bus.request(media.LegLost(call_id=call.call_id, leg_id="refer", reason="socket failure"))
     await call.expect("error", sender="media", error="socket failure")
     await second.expect_bye()
     await call.expect("trackEnd", trackId=SERVER)

@@ -87,7 +87,7 @@ async def test_a_call_in_is_recorded_and_its_bye_borrows_the_credential_of_the_r
             call = await exchange.accepted(dialog)
             recorder = (await exchange.media.expect(ConfigureLeg)).recorder
             assert recorder is not None
-            assert recorder["samplerate"] == 8000
+            assert recorder.samplerate == 8000
             await call.send("hangup")
             bye = await dialog.expect_request("BYE")
             dialog.reply(bye, 401, headers=[("WWW-Authenticate", f'Digest realm="there", nonce="{NONCE}"')])

@@ -4,7 +4,6 @@ import pytest
 
 from dialbus.bus import Refused
 from dialbus.contracts import media
-from dialbus.contracts.base import Taken
 from dialbus.contracts.session import CallState, CallType
 from tests.harness import eventually
 from tests.peers.exchange import OUR_ANSWER, Exchange
@@ -68,7 +67,7 @@ async def test_o27_inactivity_and_lost_ice_end_the_call(exchange: Exchange) -> N
     await call.expect("trackStart")
     await call.expect("answer")
     assert (await exchange.media.expect(media.ConfigureLeg)).inactivity_timeout_s == 5.0
-    await exchange.bus.request(media.LegInactive(call_id=call.call_id), Taken)
+    await exchange.bus.request(media.LegInactive(call_id=call.call_id))
     await call.expect("inactivity", trackId=call.call_id)
     await call.expect("trackEnd")
     await call.expect_end("inactivityTimeout", "system")
@@ -77,7 +76,7 @@ async def test_o27_inactivity_and_lost_ice_end_the_call(exchange: Exchange) -> N
     await other.send("play", url="a.wav")
     for name in ("trackStart", "answer", "trackStart"):
         await other.expect(name)
-    await exchange.bus.request(media.LegLost(call_id=other.call_id, reason="ICE failed"), Taken)
+    await exchange.bus.request(media.LegLost(call_id=other.call_id, reason="ICE failed"))
     await other.expect("error", sender="media", error="ICE failed")
     await other.expect("trackEnd", playId="a.wav")
     await other.expect("trackEnd", trackId=other.call_id)

@@ -9,7 +9,7 @@ import pytest
 
 from dialbus.bus import Bus, Refused
 from dialbus.contracts.audio import AudioFrame
-from dialbus.contracts.speech import Cached, CacheSpeech, Speak, SpeechTaken
+from dialbus.contracts.speech import Cached, CacheSpeech, Speak
 from tests.harness import next_message, run_service
 
 START_S = 60.0
@@ -17,7 +17,7 @@ WELCOME = "Welcome to the town library."
 
 
 async def _cache(bus: Bus, **fields: Any) -> Cached:
-    return await bus.request(CacheSpeech(**fields), Cached, timeout_s=30.0)
+    return await bus.request(CacheSpeech(**fields), timeout_s=30.0)
 
 
 async def _spoken(bus: Bus, call_id: str, text: str, **more: Any) -> AudioFrame:
@@ -31,7 +31,7 @@ async def _spoken(bus: Bus, call_id: str, text: str, **more: Any) -> AudioFrame:
     subscription = await bus.subscribe_audio(call_id, "server", put)
     await bus.flush()
     request = Speak(call_id=call_id, utterance_id="u", text=text, **more)
-    await bus.request(request, SpeechTaken, timeout_s=10.0)
+    await bus.request(request, timeout_s=10.0)
     last = await next_message(frames, 30.0)
     await subscription.drop()
     return last

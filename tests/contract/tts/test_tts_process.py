@@ -16,7 +16,7 @@ HOUR = "The line is busy, please be patient and wait. " * 500
 
 
 async def ask(bus: Bus, call_id: str, utterance: str, text: str = HOUR) -> SpeechTaken:
-    return await bus.request(Speak(call_id=call_id, utterance_id=utterance, text=text), SpeechTaken, timeout_s=10.0)
+    return await bus.request(Speak(call_id=call_id, utterance_id=utterance, text=text), timeout_s=10.0)
 
 
 async def listen(bus: Bus, call_id: str) -> "asyncio.Queue[AudioFrame]":

@@ -82,7 +82,7 @@ class Media:
 
     async def ask(self, utterance: str, text: str = SENTENCE, **more: Any) -> SpeechTaken:
         request = Speak(call_id=self.call_id, utterance_id=utterance, text=text, **more)
-        return await self._bus.request(request, SpeechTaken, timeout_s=10.0)
+        return await self._bus.request(request, timeout_s=10.0)
 
     async def all_of(self, utterance: str) -> Heard:
         async with asyncio.timeout(SPEAK_S):

@@ -40,7 +40,7 @@ async def test_call_is_announced_to_the_letter_and_the_owner_told(
         await bus.enqueue(item(call_id))
         request = await next_message(app.requests)
         assert (request.method, request.path) == ("POST", "/hook?x=1")
-        assert json.loads(request.body) == item(call_id).body
+        assert json.loads(request.body) == item(call_id).body.to_fields()
         assert request.headers["content-type"] == "application/json"
         assert request.headers["x-key"] == "l"
         assert verified("s3cr3t", request.headers["x-dialbus-signature"], request.body, now_s=int(time.time()))

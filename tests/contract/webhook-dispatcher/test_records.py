@@ -87,12 +87,12 @@ async def test_local_record_is_one_whole_file_also_when_it_comes_twice(
         for record in (WriteRecord(call_id=call_id, record=expected),) * 2 + (item(odd),):
             await bus.enqueue(record)
         await eventually(lambda: len(list(root.glob("*/*.json"))) >= 2)
-        started = datetime.fromisoformat(expected["startTime"]).astimezone()
+        started = datetime.fromisoformat(expected.start_time).astimezone()
         (path,) = [path for path in root.glob("*/*.json") if path.name.endswith(f"_{call_id}.json")]
         assert path.parent.name == f"{started:%Y%m%d}"
         written = json.loads(path.read_text())
         assert written["callee"] == "sip:Grüße@d"
-        assert set(written) == set(expected)
+        assert set(written) == set(expected.to_fields())
     strays = [path for path in files_below(tmp_path) if path.suffix in (".json", ".tmp") and root not in path.parents]
     assert strays == []
     assert sorted(path.suffix for path in files_below(root)) == [".json"] * 2

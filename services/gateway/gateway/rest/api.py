@@ -274,7 +274,7 @@ class Rest:
 
     async def _synthesise(self, speech: CacheSpeech) -> Cached:
         try:
-            return await self._bus.request(speech, Cached, timeout_s=_SYNTHESIS_S)
+            return await self._bus.request(speech, timeout_s=_SYNTHESIS_S)
         except (UnicodeEncodeError, ValueError) as error:
             raise Refused(400, f"not a usable text: {error}") from None
 

@@ -90,10 +90,10 @@ class Calls:
             await self._sessions.delete(session.call_id)
 
     async def _request(self, session: Session, command: dict[str, Any], command_id: str | None) -> None:
-        message: Request = SocketCommand(call_id=session.call_id, command=command)
+        message: Request[Taken] = SocketCommand(call_id=session.call_id, command=command)
         if session.owner is not None:
             message = ClientCommandSent(call_id=session.call_id, command=command, command_id=command_id)
-        await self._bus.request(message, Taken)
+        await self._bus.request(message)
 
     async def _show(self, call_id: str, command: dict[str, Any]) -> None:
         at_ms = int(datetime.now(UTC).timestamp() * 1000)

@@ -28,7 +28,6 @@ from gateway.socket.effects import GOING_AWAY, INTERNAL_ERROR, NORMAL, Close
 from gateway.socket.ending import Ending
 from gateway.socket.ids import SocketQuery
 from gateway.socket.keep_alive import KeepAlive
-from gateway.socket.parsing import client_command
 from gateway.socket.performer import Performer
 from gateway.socket.uplink import Throttle
 
@@ -131,15 +130,10 @@ class ClientSocket:
 
     async def _from_elsewhere(self, request: SocketCommand) -> Taken:
         """A command that did not come over the socket, and is treated as if it had."""
-        try:
-            text = json.dumps(request.command, ensure_ascii=False)
-            client_command(text)
-        except (ValueError, RecursionError) as error:
-            raise Refused(400, str(error)) from None
         if self._conversation.ended:
             raise Refused(409, "the call has ended")
         try:
-            self._frames.put_nowait(text)
+            self._frames.put_nowait(request.command.to_json())
         except asyncio.QueueFull:
             raise Refused(503, "too many commands are waiting") from None
         return Taken()

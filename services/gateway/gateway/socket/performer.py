@@ -158,7 +158,7 @@ class Performer:
     async def _request(self, effect: Attach | Open | Forward | Detach) -> None:
         answered = self._conversation.not_taken
         try:
-            await self._bus.request(self._message(effect), Taken)
+            await self._bus.request(self._message(effect))
         except NoResponder:
             effects = answered(effect, Refusal.NO_RESPONDER, call_is_over=await self._is_over())
         except NoReply as error:
@@ -177,7 +177,7 @@ class Performer:
         """The owner deletes the session before it emits the call's last event."""
         return await self._sessions.get(self._call_id) is None
 
-    def _message(self, effect: Attach | Open | Forward | Detach) -> Request:
+    def _message(self, effect: Attach | Open | Forward | Detach) -> Request[Taken]:
         call_id, gateway = self._call_id, self._session.gateway or ""
         match effect:
             case Attach():

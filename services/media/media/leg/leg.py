@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
 
 from dialbus import providers, telemetry
 from dialbus.bus import Bus, BusError, Refused
@@ -26,6 +25,7 @@ from dialbus.contracts.media import (
     ConfigureLeg,
     LegClosed,
     LegInactive,
+    PlaybackCommand,
     PlaybackEnded,
     RecordedFile,
     RemoteMedia,
@@ -231,23 +231,20 @@ class Leg:
             self._loop.call_later(_ERRORS_HELD_S, self._release_errors)
         if wanted.denoise is not None:
             self._wanted.denoise = wanted.denoise
-        if wanted.vad is not None and (vad := self._option(VADOption, wanted.vad, "vad")) is not None:
-            if vad.type.lower() not in (_VAD_TYPE, translate.NO_VAD):
-                self._complain("vad", 400, f"unknown VAD type {vad.type!r}, {_VAD_TYPE} is used")
-            self._wanted.vad = vad
-        if wanted.asr is not None and (asr := self._option(TranscriptionOption, wanted.asr, "asr")) is not None:
-            self._want_recognition(asr)
+        if wanted.vad is not None:
+            if wanted.vad.type.lower() not in (_VAD_TYPE, translate.NO_VAD):
+                self._complain("vad", 400, f"unknown VAD type {wanted.vad.type!r}, {_VAD_TYPE} is used")
+            self._wanted.vad = wanted.vad
+        if wanted.asr is not None:
+            self._want_recognition(wanted.asr)
         if wanted.tts is not None:
-            self._wanted.tts = self._option(SynthesisOption, wanted.tts, "tts") or self._wanted.tts
+            self._wanted.tts = wanted.tts
         if wanted.recorder is not None and self._recording is None:
-            option = self._option(RecorderOption, wanted.recorder, "recorder")
-            if option is not None:
-                self._record(option)
+            self._record(wanted.recorder)
         if wanted.agc is not None:
-            self._wanted.agc = self._option(AGCOption, wanted.agc, "agc") or self._wanted.agc
+            self._wanted.agc = wanted.agc
         if wanted.ambiance is not None:
-            option = self._option(AmbianceOption, wanted.ambiance, _AMBIANCE)
-            self._ambiance = option if option is not None and option.enabled is not False else None
+            self._ambiance = wanted.ambiance if wanted.ambiance.enabled is not False else None
             self.mix.ambiance = None
             if self._ambiance is not None and self.connected:
                 self._do(self._load_ambiance(self._ambiance))
@@ -256,10 +253,7 @@ class Leg:
         if wanted.inactivity_timeout_s is not None:
             self._wanted.inactive_after_s = wanted.inactivity_timeout_s
         if wanted.media_pass is not None and self._media_pass is None:
-            url = wanted.media_pass.get("url")
-            option = self._option(MediaPassOption, wanted.media_pass, f"media_pass: {url}" if url else "media_pass")
-            if option is not None:
-                self._pass_media(option)
+            self._pass_media(wanted.media_pass)
         for name in wanted.unsupported or ():
             self._complain(name, 404, f"{name} is not supported")
         if self.connected:
@@ -271,13 +265,9 @@ class Leg:
             await self._media_pass.settled(_SETTLE_S)
             await self._outbox.flush()
 
-    def command(self, fields: Mapping[str, Any], *, loop: bool = False) -> None:
+    def command(self, command: PlaybackCommand, *, loop: bool = False) -> None:
         """A client's playback command; a file is repeated with `loop`. Raises Refused."""
         self.touched_at = self._loop.time()
-        try:
-            command = commands.command_from(dict(fields))
-        except commands.BadCommand as error:
-            raise Refused(400, str(error)) from None
         if isinstance(command, commands.Mute | commands.Unmute):
             self._mute(command.track_id, isinstance(command, commands.Mute))
             return
@@ -564,13 +554,6 @@ class Leg:
         """The name of this leg's audio on the bus: `main` and `server`, of further legs with their id before it."""
         return side if self.leg_id == MAIN_LEG else f"{self.leg_id}-{side}"
 
-    def _option(self, model: Any, fields: Mapping[str, Any], sender: str) -> Any:
-        try:
-            return model.model_validate(dict(fields))
-        except ValidationError as error:
-            self._complain(sender, 400, str(error.errors(include_url=False)[0]["msg"]))
-            return None
-
     def _want_recognition(self, option: TranscriptionOption) -> None:
         try:
             self._wanted.asr = providers.recognition(option, self._config.providers.asr)
@@ -702,7 +685,7 @@ class Leg:
     # -- what the remote party hears ------------------------------------------------------------------
 
     def _effects_of(
-        self, playback: core.Playback, command: commands.ClientCommand, *, loop: bool
+        self, playback: core.Playback, command: PlaybackCommand, *, loop: bool
     ) -> list[core.PlaybackEffect]:
         now = self._loop.time()
         match command:
@@ -783,7 +766,7 @@ class Leg:
         else:
             self._perform(self._playback.file_loaded(token, pcm, self._loop.time()))
 
-    def _tell_later(self, request: Request) -> Action:
+    def _tell_later(self, request: Request[Taken]) -> Action:
         """Tell the owner, without holding up the events behind this one."""
 
         async def tell() -> None:
@@ -791,10 +774,10 @@ class Leg:
 
         return tell
 
-    async def _tell(self, request: Request) -> None:
+    async def _tell(self, request: Request[Taken]) -> None:
         for _ in range(_TELL_ATTEMPTS):
             try:
-                await self._bus.request(request, Taken)
+                await self._bus.request(request)
                 return
             except (BusError, Refused) as error:
                 self._log.warning("leg.owner_not_told", error=str(error))

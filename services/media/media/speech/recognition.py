@@ -11,9 +11,8 @@ import numpy.typing as npt
 from dialbus import telemetry
 from dialbus.bus import Bus, BusError, NoReply, NoResponder, Refused, Subscription
 from dialbus.contracts.audio import AudioFrame
-from dialbus.contracts.base import Taken
 from dialbus.contracts.options import TranscriptionOption
-from dialbus.contracts.speech import CloseTranscription, OpenTranscription, Transcript, TranscriptionOpened
+from dialbus.contracts.speech import CloseTranscription, OpenTranscription, Transcript
 from dialbus.providers import WHISPER
 from dialbus.tasks import cancel_all
 from media.audio.resample import LiveResampler, live_resampler
@@ -187,7 +186,7 @@ class Recognition:
         request = CloseTranscription(call_id=self._call_id, track=self._track)
         left = max(0.05, give_up_at - asyncio.get_running_loop().time())
         with suppress(BusError, Refused, TimeoutError):
-            await self._bus.request(request, Taken, timeout_s=left)
+            await self._bus.request(request, timeout_s=left)
             # The last transcript was sent before the reply: it is here, or right behind.
             async with asyncio.timeout(0.05):
                 await self._all_final.wait()
@@ -216,7 +215,7 @@ class Recognition:
             call_id=self._call_id, track=self._track, model=self.option.model_type, language=self.option.language
         )
         try:
-            opened = await self._bus.request(request, TranscriptionOpened, timeout_s=_OPEN_TIMEOUT_S)
+            opened = await self._bus.request(request, timeout_s=_OPEN_TIMEOUT_S)
         except Refused as refused:
             self._tell(refused.code, refused.reason)
             if refused.code != 503:

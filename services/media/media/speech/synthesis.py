@@ -13,7 +13,7 @@ from dialbus.bus import Bus, NoReply, NoResponder, Refused, Subscription
 from dialbus.config import ProvidersConfig
 from dialbus.contracts.audio import AudioFrame
 from dialbus.contracts.options import SynthesisOption
-from dialbus.contracts.speech import CancelSpeech, Speak, SpeechTaken
+from dialbus.contracts.speech import CancelSpeech, Speak
 from media.turn.playback import RequestSpeech
 
 Pcm = npt.NDArray[np.int16]
@@ -123,7 +123,7 @@ class Speech:
             use_cache=effect.cacheable,
         )
         try:
-            await self._bus.request(request, SpeechTaken, timeout_s=_ASK_TIMEOUT_S)
+            await self._bus.request(request, timeout_s=_ASK_TIMEOUT_S)
         except Refused as refused:
             self._fail(effect.utterance_id, refused.code, refused.reason, fatal=True)
         except NoResponder:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from dialbus import telemetry
 from dialbus.bus import Bus, BusError, NoResponder, Refused, Subscription
@@ -21,8 +21,8 @@ from dialbus.contracts.media import (
     JoinLegs,
     LegAllocated,
     LegClosed,
-    LegCommand,
     LegLost,
+    LegRequest,
     NoteInput,
     Playback,
     RemoteMedia,
@@ -243,7 +243,7 @@ class MediaService:
         async def close(_: CloseLeg) -> LegClosed:
             return await self._close(held)
 
-        served: list[tuple[type[LegCommand], _Handler]] = [
+        served: list[tuple[type[LegRequest[Any]], _Handler]] = [
             (ConnectLeg, connect), (ConfigureLeg, configure), (Playback, play), (StopPlayback, stop),
             (JoinLegs, join), (BridgeLeg, bridge), (UnbridgeLeg, unbridge), (NoteInput, note),
             (AddCandidate, add_candidate), (CloseLeg, close),
@@ -309,9 +309,7 @@ class MediaService:
         """Tell the owner that it has to do without this leg; without an owner, close it."""
         leg = held.leg
         try:
-            await self._bus.request(
-                LegLost(call_id=leg.call_id, leg_id=leg.leg_id, reason=reason, hung_up=hung_up), Taken
-            )
+            await self._bus.request(LegLost(call_id=leg.call_id, leg_id=leg.leg_id, reason=reason, hung_up=hung_up))
         except NoResponder:
             for other in [other for other in self._held.values() if other.leg.call_id == leg.call_id]:
                 await self._close(other)
@@ -363,10 +361,10 @@ class MediaService:
 _Handler = Callable[..., Awaitable[Contract | None]]
 
 
-def _answering(held: _Held, handler: _Handler, *, is_close: bool) -> Callable[[LegCommand], Awaitable[Contract]]:
+def _answering(held: _Held, handler: _Handler, *, is_close: bool) -> Callable[[LegRequest[Any]], Awaitable[Contract]]:
     """The handler with the leg bound to its log lines; while the leg closes, only CloseLeg is answered."""
 
-    async def answer(request: LegCommand) -> Contract:
+    async def answer(request: LegRequest[Any]) -> Contract:
         if held.closing is not None and not is_close:
             raise Refused(409, "the leg is closed")
         with telemetry.bound(call_id=request.call_id, leg_id=request.leg_id):

@@ -7,12 +7,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from dialbus.contracts.base import ClientJson
 from dialbus.contracts.events import Event
-from dialbus.contracts.media import MAIN_LEG, LegKind
-from dialbus.contracts.options import SipOption
+from dialbus.contracts.media import MAIN_LEG, LegKind, PlaybackCommand
+from dialbus.contracts.options import (
+    AGCOption,
+    AmbianceOption,
+    MediaPassOption,
+    RecorderOption,
+    SipOption,
+    SynthesisOption,
+    TranscriptionOption,
+    VADOption,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +67,13 @@ class ConfigureMedia:
 
     leg: str = MAIN_LEG
     denoise: bool | None = None
-    vad: dict[str, Any] | None = None
-    asr: dict[str, Any] | None = None
-    tts: dict[str, Any] | None = None
-    recorder: dict[str, Any] | None = None
-    agc: dict[str, Any] | None = None
-    ambiance: dict[str, Any] | None = None
-    media_pass: dict[str, Any] | None = None
+    vad: VADOption | None = None
+    asr: TranscriptionOption | None = None
+    tts: SynthesisOption | None = None
+    recorder: RecorderOption | None = None
+    agc: AGCOption | None = None
+    ambiance: AmbianceOption | None = None
+    media_pass: MediaPassOption | None = None
     subscribe: bool | None = None
     inactivity_timeout_s: float | None = None
     unsupported: tuple[str, ...] | None = None
@@ -151,7 +158,7 @@ class SendMessage:
 class ControlPlayback:
     """Hand a playback command, mostly a client's, to the main leg."""
 
-    command: ClientJson
+    command: PlaybackCommand
     loop: bool = False
 
 

@@ -2,14 +2,6 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
-
-from dialbus.contracts.base import ClientJson
-
-
-def as_fields(option: ClientJson | None) -> dict[str, Any] | None:
-    """An option as the media worker is told it."""
-    return None if option is None else option.to_fields()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ beside the audio. Whoever owns a call runs it, whatever its type: sip-ua.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
 
 from dialbus.contracts.base import ClientJson
 from dialbus.contracts.cause import reason_word
@@ -52,8 +51,8 @@ from dialbus.contracts.events import (
     TransferRequest,
     attendee,
 )
-from dialbus.contracts.media import MAIN_LEG, REFER_LEG, LegKind, RecordedFile
-from dialbus.contracts.options import CallOption, RecorderOption, masked
+from dialbus.contracts.media import MAIN_LEG, REFER_LEG, LegKind, PlaybackCommand, RecordedFile
+from dialbus.contracts.options import AmbianceOption, CallOption, RecorderOption, masked
 from dialbus.contracts.records import CallRecord, HangupMessage, RecordedMedia
 from dialbus.contracts.session import CallState, CallType
 from sip_ua.call.bridges import Bridges
@@ -80,7 +79,7 @@ from sip_ua.call.effects import (
     SendRinging,
     StopPlayback,
 )
-from sip_ua.call.facts import Clock, as_fields
+from sip_ua.call.facts import Clock
 from sip_ua.call.transfer import Phase, Transfer
 
 IDLE, PENDING, DIALING, UP, ENDED = CallState
@@ -143,11 +142,11 @@ class CallMachine:
         server_track: str = "server-side-track",
         accept_timeout_s: float = 60.0,
         recorder: RecorderOption | None = None,
-        ambiance: Mapping[str, Any] | None = None,
+        ambiance: AmbianceOption | None = None,
     ) -> None:
         """What a call has whose client does not say otherwise.
 
-        `recorder` records it; `ambiance` plays behind it, as AmbianceOption JSON.
+        `recorder` records it; `ambiance` plays behind it.
         """
         self.call_id = call_id
         self.call_type = call_type
@@ -159,7 +158,7 @@ class CallMachine:
         self._accept_timeout_s = accept_timeout_s
         self._accept_by: float | None = None
         self._recorder = recorder
-        self._ambiance = dict(ambiance or {})
+        self._ambiance = ambiance
         self._offer: InboundOffer | None = None
         self._accepting = False
         self._early = False
@@ -177,7 +176,7 @@ class CallMachine:
         self._track_started_at: float | None = None
         self._ringing_at: float | None = None
         self._answered_at: float | None = None
-        self._held: list[ClientJson] = []
+        self._held: list[PlaybackCommand] = []
         self._held_size = 0
         self._candidates: list[AddCandidate] = []
         self._bridges = Bridges(call_id, self._clock)
@@ -614,7 +613,7 @@ class CallMachine:
         self._early = True
         effects: list[Effect] = []
         if ringing.recorder is not None:
-            effects += self._before_answer(ConfigureMedia(recorder=as_fields(ringing.recorder)))
+            effects += self._before_answer(ConfigureMedia(recorder=ringing.recorder))
         effects += [SendRinging(early_media=True), ConnectMedia()]
         if ringing.ringtone is not None:
             self._ringtone = ringing.ringtone
@@ -711,17 +710,16 @@ class CallMachine:
         option = self.option
         waits = option.asr is not None and option.asr.start_when_answer
         recorder = option.recorder or self._recorder
-        chosen = option.ambiance.model_dump(mode="json", by_alias=True, exclude_unset=True) if option.ambiance else {}
         return self._before_answer(
             ConfigureMedia(
                 denoise=True if option.denoise else None,
-                vad=as_fields(option.vad),
-                asr=None if waits else as_fields(option.asr),
-                tts=as_fields(option.tts),
-                recorder=as_fields(recorder),
-                agc=as_fields(option.agc),
-                ambiance={**self._ambiance, **chosen} or None,
-                media_pass=as_fields(option.media_pass),
+                vad=option.vad,
+                asr=None if waits else option.asr,
+                tts=option.tts,
+                recorder=recorder,
+                agc=option.agc,
+                ambiance=_over(self._ambiance, option.ambiance),
+                media_pass=option.media_pass,
                 subscribe=True if option.subscribe and self.call_type is not CallType.WEBSOCKET else None,
             )
         )
@@ -747,7 +745,7 @@ class CallMachine:
         return _unless_empty(
             ConfigureMedia(
                 answered=True if self._is_configured else None,
-                asr=as_fields(option.asr) if waits else None,
+                asr=option.asr if waits else None,
                 inactivity_timeout_s=option.inactivity_timeout or None,
                 unsupported=tuple(name for name, is_asked in asked.items() if is_asked) or None,
             )
@@ -845,6 +843,13 @@ class CallMachine:
     def _error(self, text: str, now: float, *, sender: str = "command", code: int | None = None) -> Emit:
         at = self._clock.ms(now)
         return Emit(ErrorEvent(track_id=self.call_id, timestamp=at, sender=sender, error=text, code=code))
+
+
+def _over(ours: AmbianceOption | None, chosen: AmbianceOption | None) -> AmbianceOption | None:
+    """What the client sent, over the settings'."""
+    if ours is None or chosen is None:
+        return chosen or ours
+    return ours.model_copy(update={name: getattr(chosen, name) for name in chosen.model_fields_set})
 
 
 def _unless_empty(configure: ConfigureMedia) -> list[Effect]:

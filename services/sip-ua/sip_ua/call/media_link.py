@@ -6,7 +6,6 @@ All legs of a call are on one worker. Nothing here knows what a leg is for.
 from dialbus import telemetry
 from dialbus.bus import Bus, BusError, NoReply, NoResponder, Refused
 from dialbus.contracts import media
-from dialbus.contracts.base import Taken
 
 log = telemetry.get_logger()
 
@@ -37,7 +36,7 @@ class MediaLink:
         """Take a leg. Raises Refused, with 503 when no worker has room."""
         timeout_s = WEBRTC_TIMEOUT_S if request.kind == "webrtc" else ALLOCATE_TIMEOUT_S
         try:
-            allocated = await self._bus.request(request, media.LegAllocated, timeout_s=timeout_s)
+            allocated = await self._bus.request(request, timeout_s=timeout_s)
         except (NoResponder, NoReply):
             raise Refused(503, "no media worker has room") from None
         if request.leg_id == media.MAIN_LEG:
@@ -50,7 +49,7 @@ class MediaLink:
         if self.worker is None or command.leg_id not in self._legs:
             return
         try:
-            await self._bus.request(command, Taken, timeout_s=COMMAND_TIMEOUT_S)
+            await self._bus.request(command, timeout_s=COMMAND_TIMEOUT_S)
         except (NoResponder, NoReply) as error:
             log.error("call.media_gone", worker=self.worker, error=str(error))
             self.forget()
@@ -64,7 +63,7 @@ class MediaLink:
         there = True
         try:
             request = media.CloseLeg(call_id=self._call_id, leg_id=leg_id)
-            closed = await self._bus.request(request, media.LegClosed, timeout_s=CLOSE_TIMEOUT_S)
+            closed = await self._bus.request(request, timeout_s=CLOSE_TIMEOUT_S)
             self.recordings += closed.recordings
         except NoResponder:
             there = False

@@ -22,7 +22,7 @@ from dialbus.bus import Bus, BusError, NoResponder, Refused, Subscription
 from dialbus.config import Config
 from dialbus.contracts import media, session
 from dialbus.contracts.base import Contract, Taken
-from dialbus.contracts.commands import BadCommand, ClientCommand, command_from
+from dialbus.contracts.commands import ClientCommand
 from dialbus.contracts.events import HangupEvent, TrackEnd
 from dialbus.contracts.media import MAIN_LEG, REFER_LEG
 from dialbus.contracts.options import AmbianceOption, RecorderOption, masked
@@ -125,7 +125,7 @@ class CallSession:
 
     @classmethod
     def opened(cls, host: Host, opening: session.OpenSession) -> "CallSession":
-        """The call of an idle socket whose first command has come. Raises Refused when that is no command."""
+        """The call of an idle socket whose first command has come. Raises Refused when too many wait."""
         call = cls(
             host,
             opening.call_id,
@@ -341,14 +341,10 @@ class CallSession:
 
     # -- what arrives over the bus ----------------------------------------------------------------
 
-    def _put_command(self, command: dict[str, Any]) -> None:
-        try:
-            parsed: ClientCommand = command_from(command)
-        except BadCommand as error:
-            raise Refused(400, str(error)) from None
+    def _put_command(self, command: ClientCommand) -> None:
         if self._inbox.qsize() >= MOST_WAITING:
-            raise Refused(429, f"{parsed.command}: too many commands wait")
-        self._put(lambda m, now: m.command(parsed, now))
+            raise Refused(429, f"{command.command}: too many commands wait")
+        self._put(lambda m, now: m.command(command, now))
 
     async def _on_command(self, sent: session.ClientCommandSent) -> Contract:
         now = self._loop.time()
@@ -474,7 +470,7 @@ class CallSession:
             case machine.AddCandidate(candidate, mid, index):
                 return media.AddCandidate(call_id=call_id, candidate=candidate, sdp_mid=mid, sdp_m_line_index=index)
             case machine.ControlPlayback(command, loop):
-                return media.Playback(call_id=call_id, command=command.to_fields(), loop=loop)
+                return media.Playback(call_id=call_id, command=command, loop=loop)
             case machine.StopPlayback(interruption, play_id):
                 return media.StopPlayback(call_id=call_id, interruption=interruption, play_id=play_id)
             case machine.NoteInput():
@@ -556,7 +552,7 @@ class CallSession:
             return
         dump = str(dump_path(config.recorder_path, self.call_id)) if self._dump else None
         record = self._machine.record(self._media.recordings, dump)
-        await self._host.bus.enqueue(WriteRecord(call_id=self.call_id, record=record.to_fields()))
+        await self._host.bus.enqueue(WriteRecord(call_id=self.call_id, record=record))
 
     async def _end_lost_tracks(self, ours: tuple[str, ...]) -> None:
         """What the lost worker had begun is in the stream; our last event, just stored, is where it ends."""
@@ -680,7 +676,7 @@ class CallSession:
         """Ask the owner of the other call for its half."""
         wanted = session.BridgeWanted(call_id=other, other=self.call_id, on=True)
         try:
-            await self._host.bus.request(wanted, Taken, timeout_s=BRIDGE_TIMEOUT_S)
+            await self._host.bus.request(wanted, timeout_s=BRIDGE_TIMEOUT_S)
         except NoResponder:
             self._put(lambda m, now: m.bridge_refused(other, 404, f"no such session: {other}", now))
         except Refused as refused:
@@ -697,7 +693,7 @@ class CallSession:
         """Tell the owner of the other call; one that is gone needs no telling."""
         try:
             await self._host.bus.request(
-                session.BridgeWanted(call_id=other, other=self.call_id, on=False), Taken, timeout_s=BRIDGE_TIMEOUT_S
+                session.BridgeWanted(call_id=other, other=self.call_id, on=False), timeout_s=BRIDGE_TIMEOUT_S
             )
         except NoResponder:
             pass
@@ -759,12 +755,11 @@ def _recorder(config: Config) -> RecorderOption | None:
     return RecorderOption(samplerate=wanted.samplerate, ptime=wanted.ptime)
 
 
-def _ambiance(config: Config) -> dict[str, Any] | None:
+def _ambiance(config: Config) -> AmbianceOption | None:
     """The setting `ambiance`, as a client would write it."""
     if config.ambiance is None:
         return None
-    option = AmbianceOption.model_validate(config.ambiance.model_dump(mode="json", exclude_none=True))
-    return option.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return AmbianceOption.model_validate(config.ambiance.model_dump(mode="json", exclude_none=True))
 
 
 def _when(created_at: str | None) -> datetime:

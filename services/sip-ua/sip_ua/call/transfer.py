@@ -28,7 +28,7 @@ from sip_ua.call.effects import (
     SendInvite,
     StopPlayback,
 )
-from sip_ua.call.facts import Clock, as_fields
+from sip_ua.call.facts import Clock
 
 TIMEOUT_TEXT = "Timeout when refer"
 _MARGIN_S = 60.0
@@ -261,12 +261,12 @@ class Transfer:
         options = self.options
         waits = options.asr is not None and options.asr.start_when_answer
         if not before_answer:
-            return [ConfigureMedia(REFER_LEG, asr=as_fields(options.asr))] if waits else []
+            return [ConfigureMedia(REFER_LEG, asr=options.asr)] if waits else []
         wanted = ConfigureMedia(
             REFER_LEG,
             denoise=True if options.denoise else None,
-            vad=as_fields(options.vad),
-            asr=None if waits else as_fields(options.asr),
-            agc=as_fields(options.agc),
+            vad=options.vad,
+            asr=None if waits else options.asr,
+            agc=options.agc,
         )
         return [] if wanted.says_nothing else [wanted]

@@ -3,10 +3,11 @@
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from dialbus.contracts.media import Direction, RemoteMedia
 from dialbus.contracts.options import SipOption
+from dialbus.contracts.session import Announcement
 from sip_ua.errors import BadAddress
 from sip_ua.sip.digest import Credentials
 from sip_ua.sip.extensions import custom
@@ -115,14 +116,13 @@ def unusual_headers(invite: Request) -> dict[str, str]:
     return {name: value for name, value in custom(invite.headers.lines()) if name.lower() not in _WELL_KNOWN}
 
 
-def webhook_body(invite: Request, dialog_id: str, created_at: datetime) -> dict[str, Any]:
+def webhook_body(invite: Request, dialog_id: str, created_at: datetime) -> Announcement:
     """The announcement of an inbound call, to the letter of protocol 5.5."""
-    return {
-        "event": "invite",
-        "dialogId": dialog_id,
-        "caller": bare_uri(invite.from_),
-        "callee": bare_uri(invite.to),
-        "createdAt": created_at.astimezone(UTC).isoformat(),
-        "headers": [f"{name}: {value}" for name, value in invite.headers.lines()],
-        "offer": invite.body.decode(errors="replace"),
-    }
+    return Announcement(
+        dialog_id=dialog_id,
+        caller=bare_uri(invite.from_),
+        callee=bare_uri(invite.to),
+        created_at=created_at.astimezone(UTC).isoformat(),
+        headers=[f"{name}: {value}" for name, value in invite.headers.lines()],
+        offer=invite.body.decode(errors="replace"),
+    )
