@@ -238,3 +238,22 @@ def test_other_examples_have_the_members_of_their_models(kind: str, text: str) -
         case _:
             model: type[BaseModel] = CallRecord if kind == "CallRecord" else getattr(rest, kind)
             assert model.model_validate(example).model_dump(mode="json", by_alias=True, exclude_unset=True) == example
+
+
+# -- the glossary ---------------------------------------------------------------------------------------------
+
+
+def test_the_glossary_explains_each_word_once_and_only_words_in_use() -> None:
+    table = (ROOT / "docs" / "glossary.md").read_text()
+    terms = [
+        term.strip(" `").lower()
+        for line in table.splitlines()
+        if line.startswith("| ") and not line.startswith("| Term")
+        for term in re.sub(r"\([^)]*\)", "", line.split("|")[1]).split(",")
+    ]
+    assert len(terms) > 120
+    assert sorted(set(terms)) == sorted(terms), "explained twice"
+    code = "\n".join(path.read_text() for path in sources() if path.suffix == ".py")
+    words = re.sub(r"[^a-z0-9.]+", "", code.lower())
+    unused = [term for term in terms if re.sub(r"[^a-z0-9.]+", "", term.removesuffix(" name")) not in words]
+    assert unused == []
