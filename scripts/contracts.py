@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode
 
 import dialbus.contracts
 from dialbus import __version__
@@ -50,8 +51,8 @@ def first_line(kind: type) -> str:
 
 def schema(kind: type[BaseModel]) -> dict[str, Any]:
     """JSON Schema of what is sent."""
-    mode = "serialization" if kind in EVENTS.values() else "validation"
-    return kind.model_json_schema(by_alias=True, mode=mode)  # type: ignore[arg-type]
+    mode: JsonSchemaMode = "serialization" if kind in EVENTS.values() else "validation"
+    return kind.model_json_schema(by_alias=True, mode=mode)
 
 
 def on_the_wire(kind: type[Contract]) -> bool:

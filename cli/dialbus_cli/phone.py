@@ -170,7 +170,7 @@ class Line(SIP.SIPClient):
     """pyVoIP's writer of messages, without its registrar, threads and repeated Call-IDs."""
 
     def __init__(self, server: str, user: str, own: Address) -> None:
-        super().__init__(server, own[1], user, "", phone=None, myIP=own[0], myPort=own[1])  # type: ignore[arg-type]
+        super().__init__(server, own[1], user, "", phone=None, myIP=own[0], myPort=own[1])  # type: ignore[arg-type]  # it takes None for a phone
 
     def gen_call_id(self) -> str:
         """pyVoIP counts from one at every start, so that a server takes the second call for the first."""

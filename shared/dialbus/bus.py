@@ -131,7 +131,7 @@ class Subscription:
                 await self._bus.unsubscribe(self._inner)
                 if self._in_group:
                     await asyncio.sleep(_LATE_REQUESTS_S)
-                await self._inner.drain()  # type: ignore[no-untyped-call]
+                await self._inner.drain()  # type: ignore[no-untyped-call]  # annotated in part only
             else:
                 await self._inner.unsubscribe()
 

@@ -21,7 +21,8 @@ async def test_p016_an_answered_call(exchange: Exchange) -> None:
     async with outbound(exchange) as call:
         dialog = await call.invite()
         dialog.ringing()
-        dialog.reply(dialog.invite, 183, call.description())  # type: ignore[arg-type]
+        assert dialog.invite is not None
+        dialog.reply(dialog.invite, 183, call.description())
         await call.client.told(r"T\(main\) ringing ringing")
         answer = await call.answer()
         assert answer["sdp"] == call.description(), "the remote SDP of the 200"

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import secrets
+from functools import partial
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -13,7 +14,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
 
 from tests.conformance.files import dump
-from tests.conformance.parties import SOON_S, client, fresh_id, inbound, outbound, ringing_phone
+from tests.conformance.parties import SOON_S, Client, client, fresh_id, inbound, outbound, ringing_phone
 from tests.conformance.strict import is_rfc3339
 from tests.ensemble import Exchange
 from tests.harness import eventually
@@ -148,7 +149,7 @@ async def test_p010_bad_input_is_an_error_and_the_socket_stays(exchange: Exchang
         ]  # fmt: skip
         for count, text in enumerate(bad, 1):
             await call.client.send_text(text)
-            await eventually(lambda count=count: len(call.client.of("error")) == count, SOON_S, what=text)  # type: ignore[misc]
+            await eventually(partial(_told, call.client, count), SOON_S, what=text)
         for error in call.client.of("error"):
             assert (error["sender"], error["code"]) == ("command", 400)
             assert error["trackId"] == call.client.main
@@ -256,3 +257,7 @@ def test_p014_the_types_that_every_test_here_holds_events_against_catch_what_go_
     ):
         with pytest.raises(AssertionError):
             assert_strict(good | change)
+
+
+def _told(client: Client, errors: int) -> bool:
+    return len(client.of("error")) == errors

@@ -4,14 +4,15 @@ import re
 from collections.abc import Callable
 
 from tests.e2e.conftest import VOICES, Exchange, StartPhone, read_wav
+from tests.ensemble import Phone
 from tests.wer import wer
 
 TEXT = "This is a reminder. Your car is ready and you can collect it today."
 
 
-async def listening(phone: StartPhone, *arguments: str) -> tuple[object, str]:
+async def listening(phone: StartPhone, *arguments: str) -> tuple[Phone, str]:
     """A waiting phone and its address."""
-    callee = await phone("--listen", *arguments)
+    callee: Phone = await phone("--listen", *arguments)
     line = await callee.told("listening on")
     found = re.search(r"sip:\S+", line)
     assert found is not None
@@ -40,8 +41,8 @@ async def test_a_phone_is_called_spoken_to_and_understood(
         assert await client.until_closed() == 1000
     main = [event["event"] for event in client.events if event.get("trackId", "").startswith("s.")]
     assert main[1:4] == ["trackStart", "ringing", "answer"], client.names
-    assert await callee.over() == 0  # type: ignore[attr-defined]
-    heard, rate_hz = read_wav(callee.heard)  # type: ignore[attr-defined]
+    assert await callee.over() == 0
+    heard, rate_hz = read_wav(callee.heard)
     assert wer(TEXT, transcribe(heard, rate_hz)) <= 0.15
 
 
@@ -65,7 +66,7 @@ async def test_hanging_up_while_it_rings_cancels(exchange: Exchange, phone: Star
         await client.expect("hangup", reason="changed my mind")
         assert await client.until_closed() == 1000
     assert client.names == ["trackStart", "ringing", "trackEnd", "hangup"]
-    await callee.told("the caller gave up")  # type: ignore[attr-defined]
+    await callee.told("the caller gave up")
 
 
 async def test_a_local_fault_is_an_error_and_the_end(exchange: Exchange) -> None:

@@ -21,7 +21,7 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 from tests.peers import digest
 
@@ -425,10 +425,10 @@ class Phone(asyncio.DatagramProtocol):
         """Our address and port, as they stand in a URI."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
-    def sdp(self, **changes: str | int | Sequence[str]) -> str:
+    def sdp(self, **changes: Any) -> str:
         """Our description; see `sdp`."""
         port: int = self.rtp.getsockname()[1]
-        return sdp(self.host, port, **changes)  # type: ignore[arg-type]
+        return sdp(self.host, port, **changes)
 
     def dialog(self, target: str, *, caller: str = "", tag: str = "", call_id: str = "") -> Dialog:
         """A dialog that has not begun; `call` and `ask` begin one."""

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 from ctranslate2 import StorageView  # type: ignore[attr-defined] # the package lists no exports
-from ctranslate2.models import Whisper  # type: ignore[attr-defined]
+from ctranslate2.models import Whisper  # type: ignore[attr-defined]  # as above
 from faster_whisper.feature_extractor import FeatureExtractor
 from tokenizers import Tokenizer
 
@@ -117,7 +117,7 @@ class WhisperTranscriber:
             self._tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
         except Exception as error:  # both libraries raise bare RuntimeError and Exception
             raise ModelUnusable(model, str(error)) from error
-        self._features: Any = FeatureExtractor(self._whisper.n_mels)  # type: ignore[no-untyped-call]
+        self._features: Any = FeatureExtractor(self._whisper.n_mels)  # type: ignore[no-untyped-call]  # the package has no annotations
         self._prompts = self._prompt_per_language(model)
         self._silence = self._encode(np.zeros(_MAX_SAMPLES, np.float32))
 

@@ -9,7 +9,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from asr.engine import Hypothesis, Pcm
 from asr.engines import Engines, Loaded
 from asr.errors import ModelNotFound, ModelNotReady
 from asr.worker import MOST_PENDING, Worker
-from dialbus.bus import Refused
+from dialbus.bus import Bus, Refused
 from dialbus.contracts.audio import AudioFrame
 from dialbus.contracts.base import Taken
 from dialbus.contracts.speech import CloseTranscription, OpenTranscription, Transcript
@@ -124,7 +124,7 @@ async def rig() -> AsyncIterator[Rig]:
         raise ModelNotFound(name, "asr.modelType", "there is none")
 
     engines = Engines(Loaded("default", engine), load)
-    worker = Worker(bus, engines, call_exists, max_sessions=1, now=lambda: clock[0])  # type: ignore[arg-type]
+    worker = Worker(cast(Bus, bus), engines, call_exists, max_sessions=1, now=lambda: clock[0])
     await worker.start()
     await bus.handlers[OpenTranscription](OpenTranscription(call_id="call"))
     yield Rig(bus, engine, worker, clock, calls)

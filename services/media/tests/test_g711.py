@@ -1,6 +1,8 @@
 """G.711 tables against the decision and output values of the Recommendation."""
 
 from bisect import bisect_right
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from media.audio import g711
+
+Coder = Callable[[Any], np.ndarray]
 
 
 def mu_decisions() -> list[int]:
@@ -51,7 +55,7 @@ def test_decision_values_end_where_the_recommendation_says() -> None:
 
 
 @pytest.mark.parametrize(("fast", "slow"), [(g711.encode_mu, slow_mu), (g711.encode_a, slow_a)])
-def test_every_sample_is_encoded_as_by_the_decision_values(fast, slow) -> None:  # type: ignore[no-untyped-def]
+def test_every_sample_is_encoded_as_by_the_decision_values(fast: Coder, slow: Callable[[int], int]) -> None:
     samples = EVERY_SAMPLE[::7]
     assert fast(samples).tolist() == [slow(int(sample)) for sample in samples]
 
@@ -66,12 +70,12 @@ def test_every_sample_is_encoded_as_by_the_decision_values(fast, slow) -> None: 
         (g711.decode_a, [0x55, 0x54, 0x2A], [-8, -24, -32256]),
     ],
 )
-def test_output_values(decode, octets, pcm) -> None:  # type: ignore[no-untyped-def]
+def test_output_values(decode: Coder, octets: list[int], pcm: list[int]) -> None:
     assert decode(np.array(octets, np.uint8)).tolist() == pcm
 
 
 @pytest.mark.parametrize(("encode", "decode"), [(g711.encode_mu, g711.decode_mu), (g711.encode_a, g711.decode_a)])
-def test_every_octet_survives_decoding_and_encoding(encode, decode) -> None:  # type: ignore[no-untyped-def]
+def test_every_octet_survives_decoding_and_encoding(encode: Coder, decode: Coder) -> None:
     octets = np.arange(256, dtype=np.uint8)
     again = encode(decode(octets))
     if decode is g711.decode_mu:

@@ -126,15 +126,17 @@ def test_utterances_are_numbered_on_after_a_pause(detector: Detector) -> None:
     track = InboundTrack(RATE_HZ, detector)
     track.cut_utterances()
 
+    fed = 0
+
     def speak(windows: int, probability: float) -> list[object]:
+        nonlocal fed
         found: list[object] = []
         for _ in range(windows):
             found += track.process_inbound(np.full(256, 1000, np.int16), 100.0)[1]
-            speak.heard += 256  # type: ignore[attr-defined]
-            found += track.on_speech_probability(probability, speak.heard)  # type: ignore[attr-defined]
+            fed += 256
+            found += track.on_speech_probability(probability, fed)
         return found
 
-    speak.heard = 0  # type: ignore[attr-defined]
     assert any(isinstance(effect, UtteranceStarted) for effect in speak(20, 0.9))
     assert [effect.index for effect in track.stop_cutting() if isinstance(effect, UtteranceEnded)] == [0]
     assert track.stop_cutting() == []

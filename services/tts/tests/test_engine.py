@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,9 +65,9 @@ def test_duration_does_not_depend_on_the_rate(
     made = 0
     synthesise = voice.synthesise
 
-    def counted(ids: list[int], **options: float) -> Iterator[NDArray[np.float32]]:
+    def counted(ids: list[int], **options: Any) -> Iterator[NDArray[np.float32]]:
         nonlocal made
-        for samples in synthesise(ids, **options):  # type: ignore[arg-type]
+        for samples in synthesise(ids, **options):
             made += samples.size
             yield samples
 
@@ -152,10 +153,10 @@ def test_odd_text_does_not_raise(engine: PiperSynthesiser, text: str) -> None:
     ],
 )
 def test_wrong_requests_are_refused_before_any_audio(
-    engine: PiperSynthesiser, options: dict[str, float], error: type[Exception]
+    engine: PiperSynthesiser, options: dict[str, Any], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
-        engine.stream("Hello.", **options)  # type: ignore[arg-type]
+        engine.stream("Hello.", **options)
 
 
 def test_engine_failure_names_the_phrase(
@@ -216,8 +217,8 @@ def test_oldest_voice_leaves_when_the_table_is_full(
     opened: list[str] = []
 
     class Opened:
-        def __init__(self, voice: object, cache: Path) -> None:
-            opened.append(voice.name)  # type: ignore[attr-defined]
+        def __init__(self, voice: Any, cache: Path) -> None:
+            opened.append(voice.name)
 
     for name in "abc":
         (tmp_path / f"{name}.onnx").touch()

@@ -3,7 +3,7 @@
 import os
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -99,12 +99,12 @@ def test_no_path_without_a_directory(root: Path) -> None:
 
 def test_cache_key_is_the_clients_or_the_protocols() -> None:
     voice = Voice("eva", Path("eva.onnx"), Path("eva.onnx.json"), "de_DE")
-    plain = {"provider": "piper", "text": "Hello.", "rate_hz": 16000, "speed": 1.0}
+    plain: dict[str, Any] = {"provider": "piper", "text": "Hello.", "rate_hz": 16000, "speed": 1.0}
 
     assert place_of(speak(cache_key="mine"), voice).keys == ("mine",)
-    assert place_of(speak(), voice).keys == (cache_key(speaker=None, **plain),)  # type: ignore[arg-type]
-    assert place_of(speak(speaker="x"), voice).keys == (cache_key(speaker="x", **plain),)  # type: ignore[arg-type]
-    assert place_of(speak(language="de"), voice).keys == (cache_key(speaker="eva", **plain),)  # type: ignore[arg-type]
+    assert place_of(speak(), voice).keys == (cache_key(speaker=None, **plain),)
+    assert place_of(speak(speaker="x"), voice).keys == (cache_key(speaker="x", **plain),)
+    assert place_of(speak(language="de"), voice).keys == (cache_key(speaker="eva", **plain),)
     assert place_of(speak(text=" Hello.\N{GRINNING FACE}\n"), voice) == place_of(speak(), voice)
 
 
@@ -158,7 +158,7 @@ class SlowVoices(Voices):
 
 async def test_voice_that_is_being_fetched_is_refused_and_found_later(monkeypatch: pytest.MonkeyPatch) -> None:
     voices = SlowVoices()
-    worker = Worker(None, voices, None, TtsConfig())  # type: ignore[arg-type]
+    worker = Worker(cast(Any, None), voices, cast(Any, None), TtsConfig())
     monkeypatch.setattr(worker_module, "RESOLVE_S", 0.01)
     try:
         for _ in range(2):

@@ -150,14 +150,14 @@ def open_session(model: Path) -> Session:
     One thread per call (several calls fill the cores better than one call does), no spinning while idle, no
     arena (which would keep the longest sentence's memory for ever).
     """
-    options = onnxruntime.SessionOptions()  # type: ignore[attr-defined]
+    options = onnxruntime.SessionOptions()  # type: ignore[attr-defined]  # not in the package's __all__
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.enable_cpu_mem_arena = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.log_severity_level = 3
-    session: Session = onnxruntime.InferenceSession(  # type: ignore[assignment,attr-defined]
+    session: Session = onnxruntime.InferenceSession(  # type: ignore[assignment,attr-defined]  # not in the package's __all__; narrowed by our protocol
         str(model), options, providers=["CPUExecutionProvider"]
     )
     return session

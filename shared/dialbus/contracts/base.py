@@ -64,7 +64,7 @@ class Contract(BaseModel):
     def subject(self) -> str:
         """The subject that this message is sent on."""
         values = {
-            name: token(self.call_id) if name == "call" else str(getattr(self, name))  # type: ignore[attr-defined]
+            name: token(self.call_id) if name == "call" else str(getattr(self, name))  # type: ignore[attr-defined]  # of a contract with {call}
             for name in _placeholders(self.SUBJECT)
         }
         return self.SUBJECT.format(**values)

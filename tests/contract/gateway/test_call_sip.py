@@ -342,7 +342,7 @@ async def test_pings_come_as_control_frame_and_event_from_the_first_interval_on(
                 payloads.append(bytes(frame.data))
             process_frame(frame)
 
-        client.protocol.recv_frame = watched  # type: ignore[method-assign]
+        client.protocol.recv_frame = watched  # type: ignore[method-assign]  # what arrives is watched
         with pytest.raises(TimeoutError):
             await next_event(client, 0.5)
         for _ in range(5):  # more than the three that may be missed: pongs are seen
@@ -359,14 +359,14 @@ async def test_client_that_never_answers_pings_is_closed_with_1001_and_detached(
     owner = await Owner.serve(bus, call_id)
     await owner.offer()
     async with socket(shared_gateway, f"id={call_id}&ping=1") as client:
-        client.protocol.send_pong = lambda data: None  # type: ignore[method-assign]
+        client.protocol.send_pong = lambda data: None  # type: ignore[method-assign]  # a client that answers no ping
         process_frame = client.protocol.recv_frame
 
         def deaf(frame: Frame) -> None:
             if frame.opcode is not Opcode.PING:
                 process_frame(frame)
 
-        client.protocol.recv_frame = deaf  # type: ignore[method-assign]
+        client.protocol.recv_frame = deaf  # type: ignore[method-assign]  # a client that reads nothing
         events = await events_until_closed(client, 8.0)
         assert [event["event"] for event in events] == ["incoming", "ping", "ping", "ping"]
         assert client.close_code == 1001

@@ -79,7 +79,7 @@ async def open_socket(bus: Bus, media: ServiceProcess, call_id: str) -> AsyncIte
             call_id=name, kind="socket", main_track=name, server_track=SERVER, codec=codec, rate_hz=rate_hz
         )
         allocated = await bus.request(request)
-        call = Call(bus, name, client, allocated)  # type: ignore[arg-type]
+        call = Call(bus, name, client, allocated)  # type: ignore[arg-type]  # its phone is a socket
         call.listen()
         calls.append(call)
         return call

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Any
@@ -16,7 +17,7 @@ from dialbus.contracts.options import RecorderOption
 from dialbus.contracts.session import Attach, CallState, ClientCommandSent, WebhookOutcome
 from tests.harness import eventually, next_message, refused_raw
 from tests.peers.exchange import RTP, SSRC, Exchange
-from tests.peers.phone import Phone, sdp
+from tests.peers.phone import Message, Phone, sdp
 
 
 async def test_announced_accepted_and_hung_up_by_the_caller(exchange: Exchange, phone: Phone) -> None:
@@ -68,7 +69,7 @@ async def test_webhook_body_and_books_stand_before_anybody_is_told(exchange: Exc
     assert any(line.startswith("Via: SIP/2.0/UDP") for line in body["headers"])
     assert all(isinstance(line, str) for line in body["headers"])
 
-    first, second = re.fullmatch(re.escape(dialog.call_id) + r"-(\w+)-(\w+)", body["dialogId"]).groups()  # type: ignore[union-attr]
+    ((first, second),) = re.findall(rf"^{re.escape(dialog.call_id)}-(\w+)-(\w+)$", body["dialogId"])
     assert first.encode() > second.encode()
     assert "b81Fe0" in (first, second)
     assert {len(tag) for tag in (first, second) if tag != "b81Fe0"} == {8}
@@ -82,7 +83,7 @@ async def test_webhook_body_and_books_stand_before_anybody_is_told(exchange: Exc
     await dialog.expect_response(200, method="CANCEL")
 
 
-async def _first(exchange: Exchange, call_id: str, sequence: int):  # type: ignore[no-untyped-def]
+async def _first(exchange: Exchange, call_id: str, sequence: int) -> AsyncIterator[str]:
     async for event in exchange.bus.events(call_id, sequence):
         yield event.name
         return
@@ -313,8 +314,8 @@ async def test_ringing_with_early_media_then_accept(exchange: Exchange, phone: P
     await dialog.expect_bye()
 
 
-def _tag(response: object) -> str:
-    return response.header("To").rpartition("tag=")[2]  # type: ignore[attr-defined, no-any-return]
+def _tag(response: Message) -> str:
+    return response.header("To").rpartition("tag=")[2]
 
 
 @pytest.mark.parametrize("end", ["reject", "cancel", "hangup"])

@@ -77,4 +77,5 @@ def _schemas() -> dict[str, Any]:
     speech = Tts.model_json_schema(by_alias=True, ref_template=template)
     speech.pop("$defs", None)
     speech["description"] = "A `tts` command; `command` may be left out."
-    return json.loads(json.dumps({**parts, "command": union, "precache": speech}))  # type: ignore[no-any-return]
+    copied: dict[str, Any] = json.loads(json.dumps({**parts, "command": union, "precache": speech}))
+    return copied

@@ -2,17 +2,21 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from dialbus.dumps import dump_path
 from gateway.socket.dump import dump, line
 
 
 def test_line_is_the_documented_object_with_secrets_masked() -> None:
-    command = {"command": "invite", "option": {"callee": "ü", "sip": {"username": "7301", "password": "s3cr3t"}}}
+    command: dict[str, Any] = {
+        "command": "invite",
+        "option": {"callee": "ü", "sip": {"username": "7301", "password": "s3cr3t"}},
+    }
     item = json.loads(line("command", 1772615727418, json.dumps(command)))
     assert list(item) == ["type", "timestamp", "content"]
     assert (item["type"], item["timestamp"]) == ("command", 1772615727418)
-    command["option"]["sip"]["password"] = "***"  # type: ignore[index]
+    command["option"]["sip"]["password"] = "***"
     assert json.loads(item["content"]) == command
 
 

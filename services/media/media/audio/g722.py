@@ -4,7 +4,7 @@ The arithmetic is libg722's (public domain, passes the ITU's test sequences), th
 """
 
 import numpy as np
-from G722 import G722  # type: ignore[import-not-found]
+from G722 import G722  # type: ignore[import-not-found]  # an extension module without stubs
 from numpy.typing import NDArray
 
 SAMPLE_RATE_HZ = 16000

@@ -82,7 +82,7 @@ class SileroDetector:
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         options.log_severity_level = 3
         source = files("media").joinpath("models/silero_vad.onnx") if model is None else model
-        session = onnxruntime.InferenceSession(  # type: ignore[attr-defined]
+        session = onnxruntime.InferenceSession(  # type: ignore[attr-defined]  # not in the package's __all__
             source.read_bytes(), options, providers=["CPUExecutionProvider"]
         )
         return cls(cast(_Session, session))
