@@ -27,6 +27,7 @@ import numpy.typing as npt
 from dialbus import telemetry
 from dialbus.bus import Bus
 from dialbus.config import Config
+from dialbus.contracts.commands import Play
 from dialbus.contracts.media import AllocateLeg, ConfigureLeg, RemoteMedia
 from media.audio.vad import SpeechWindow
 from media.endpoint.rtp import RtpEndpoint
@@ -159,7 +160,7 @@ async def measure(rounds: int) -> list[float]:
 
 def play(leg: Leg) -> None:
     """Let a file sound, again and again."""
-    leg.command({"command": "play", "url": "tone.wav"}, loop=True)
+    leg.command(Play(url="tone.wav"), loop=True)
 
 
 def run(checkout: Path, rounds: int) -> list[float]:

@@ -20,14 +20,14 @@ from dialbus.tasks import cancel_all
 from tests.harness import ServiceProcess, eventually, messages_of, next_message
 from tests.peers.phone import Dialog
 
-C = TypeVar("C", bound=media.LegCommand)
+C = TypeVar("C", bound=media.LegRequest[Any])
 
 GATEWAY = "gateway-played"
 WORKER = "media-played"
 RTP = ("127.0.0.1", 40_000)
 """Where the played worker says that it listens; nobody does."""
 SSRC = 0xD1A1B055
-LEG_COMMANDS: tuple[type[media.LegCommand], ...] = (
+LEG_COMMANDS: tuple[type[media.LegRequest[Any]], ...] = (
     media.ConnectLeg, media.ConfigureLeg, media.Playback, media.StopPlayback, media.NoteInput, media.AddCandidate,
     media.JoinLegs, media.BridgeLeg, media.UnbridgeLeg, media.CloseLeg,
 )  # fmt: skip
@@ -38,7 +38,7 @@ OUR_ANSWER = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=our answer\r\n"
 """What the played worker answers a WebRTC offer."""
 
 
-async def _taken(command: media.LegCommand) -> Contract:
+async def _taken(command: media.LegRequest[Any]) -> Contract:
     return media.LegClosed() if isinstance(command, media.CloseLeg) else Taken()
 
 
@@ -58,19 +58,19 @@ class MediaWorker:
         self.has_room = asyncio.Event()
         """While clear, requests for a leg wait for their answer."""
         self.has_room.set()
-        self.heard: list[media.LegCommand] = []
+        self.heard: list[media.LegRequest[Any]] = []
         self.address = RTP[0]
         self._subscriptions: list[Subscription] = []
         self._plays: dict[str, tuple[str, str]] = {}
         """trackId and playId of what plays, by call."""
         self._server_tracks: dict[str, str] = {}
-        self.answer: Callable[[media.LegCommand], Awaitable[Contract]] = _taken
+        self.answer: Callable[[media.LegRequest[Any]], Awaitable[Contract]] = _taken
         """Raise Refused in it to refuse."""
 
     async def listen(self, bus: Bus) -> None:
         """Take the worker's place in the queue group."""
 
-        async def take(command: media.LegCommand) -> Contract:
+        async def take(command: media.LegRequest[Any]) -> Contract:
             self.heard.append(command)
             reply = await self.answer(command)
             await self._keep_books(bus, command)
@@ -96,7 +96,7 @@ class MediaWorker:
             self._subscriptions.append(await bus.serve(contract, take))
         await bus.flush()
 
-    async def _keep_books(self, bus: Bus, command: media.LegCommand) -> None:
+    async def _keep_books(self, bus: Bus, command: media.LegRequest[Any]) -> None:
         """The events of playback that a worker stores before it replies."""
         call_id = command.call_id
         match command:

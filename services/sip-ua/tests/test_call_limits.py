@@ -34,7 +34,7 @@ def is_refusal(effects: list[Effect]) -> bool:
 def held(machine: CallMachine) -> list[str]:
     """What is spoken after the answer."""
     effects = machine.leg_answered("their sdp", NOW)
-    return [effect.command.text for effect in effects if isinstance(effect, ControlPlayback)]  # type: ignore[attr-defined]  # a tts
+    return [effect.command.text for effect in effects if isinstance(effect, ControlPlayback)]
 
 
 def test_200_texts_wait_for_the_answer_and_the_next_is_refused() -> None:
@@ -61,5 +61,5 @@ def test_of_mutes_before_there_is_media_the_last_200_count() -> None:
     told(machine, "invite", option={"callee": "sip:1@h"})
     machine.media_ready(4711, "our sdp", NOW)
     effects = machine.leg_answered("their sdp", NOW)
-    muted = [effect.command.track_id for effect in effects if isinstance(effect, ControlPlayback)]  # type: ignore[attr-defined]  # a mute
+    muted = [effect.command.track_id for effect in effects if isinstance(effect, ControlPlayback)]
     assert muted == [str(number) for number in range(100, 300)]

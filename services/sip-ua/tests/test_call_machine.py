@@ -254,7 +254,7 @@ def test_o17_playback_on_an_unanswered_call_is_held_and_runs_right_after_answer(
 
     story.answered()
 
-    names = [effect.command.command for effect in story.log if isinstance(effect, ControlPlayback)]  # type: ignore[attr-defined]  # tagged
+    names = [effect.command.command for effect in story.log if isinstance(effect, ControlPlayback)]
     assert names == ["tts", "play"]
     assert story.index("answer") < story.index(ControlPlayback)
 
@@ -372,7 +372,7 @@ def test_media_lost_ends_the_call_without_asking_the_lost_worker() -> None:
 
 def test_muting_before_there_is_media_counts_later() -> None:
     story = Story().offered().command("mute", trackId=CALL).command("accept", option={})
-    assert [e.command.command for e in story.log if isinstance(e, ControlPlayback)] == ["mute"]  # type: ignore[attr-defined]  # tagged
+    assert [e.command.command for e in story.log if isinstance(e, ControlPlayback)] == ["mute"]
 
 
 def test_every_command_has_a_row_in_the_table() -> None:

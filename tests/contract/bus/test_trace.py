@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from dialbus.bus import Bus, BusError, NoResponder, Refused
 from dialbus.config import NatsConfig, TraceConfig
-from dialbus.contracts.base import Contract, Taken
+from dialbus.contracts.base import Contract
 from dialbus.contracts.events import AddHistory, HangupEvent
 from dialbus.contracts.media import CloseLeg
 from dialbus.contracts.session import CommandSeen
@@ -58,11 +58,11 @@ async def test_all_that_concerns_a_call_is_kept_in_order(traced: Bus, store: Tra
     await traced.flush()
     traced.tracer.note(call_id, TraceKind.SIP_IN, "INVITE sip:a:hush@b SIP/2.0", text="INVITE sip:a:hush@b SIP/2.0\r\n")
     with pytest.raises(NoResponder):
-        await traced.request(CloseLeg(call_id=call_id), Taken)
+        await traced.request(CloseLeg(call_id=call_id))
     listening = await traced.serve(CloseLeg, refuse, call_id=call_id)
     await traced.flush()
     with pytest.raises(Refused):
-        await traced.request(CloseLeg(call_id=call_id), Taken)
+        await traced.request(CloseLeg(call_id=call_id))
     await listening.drop()
     await traced.emit(call_id, AddHistory(timestamp=1, speaker="bot", text="said"))
 

@@ -445,7 +445,7 @@ async def test_media_worker_that_refuses_playback_becomes_an_error_event(exchang
     dialog = phone.call(exchange.uri)
     call = await exchange.accepted(dialog)
 
-    async def refuse(command: media.LegCommand) -> Contract:
+    async def refuse(command: media.LegRequest[Any]) -> Contract:
         if isinstance(command, media.Playback):
             raise Refused(404, "track not found: server-side-track")
         return Taken()

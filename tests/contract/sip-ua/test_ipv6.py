@@ -32,7 +32,7 @@ async def test_calls_in_both_directions(bus: Bus, service_env: dict[str, str]) -
         port = exchange.address[1]
         inbound = phone.call(exchange.uri)
         webhook = await exchange.announced(inbound)
-        assert webhook.body["caller"] == phone.uri
+        assert webhook.body.caller == phone.uri
         call = exchange.follow(webhook.call_id)
         await call.expect("incoming")
         await call.send("accept", option={})

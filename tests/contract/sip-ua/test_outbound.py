@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -164,7 +165,7 @@ async def test_answer_that_waits_behind_other_work_is_hung_up_too(exchange: Exch
     call, dialog = await _rung(exchange, phone)
     acknowledged = asyncio.Event()
 
-    async def answer_first(command: media.LegCommand) -> Contract:
+    async def answer_first(command: media.LegRequest[Any]) -> Contract:
         if isinstance(command, media.Playback):
             await call.send("hangup")
             dialog.answer()

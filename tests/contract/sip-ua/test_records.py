@@ -42,7 +42,7 @@ async def test_p104_of_a_call_with_recording_dump_and_transfer(
 ) -> None:
     exchange, records = recording
 
-    async def closing(command: media.LegCommand) -> Contract:
+    async def closing(command: media.LegRequest[Any]) -> Contract:
         if isinstance(command, media.CloseLeg) and command.leg_id == media.MAIN_LEG:
             file = media.RecordedFile(track_id=command.call_id, path="/r/a.wav", size_bytes=48044)
             return media.LegClosed(recordings=(file,))

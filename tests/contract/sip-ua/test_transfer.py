@@ -1,6 +1,7 @@
 """Transfers at a real sip-ua: both legs are scripted phones, the media worker is played (O23 to O26, section 6)."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -244,7 +245,7 @@ async def test_a_target_that_cannot_be_called_leaves_everything_as_it_is(exchang
     await call.expect("error", sender="command", code=503)
     exchange.media.refuses = None
 
-    async def no_music(command: media.LegCommand) -> Contract:
+    async def no_music(command: media.LegRequest[Any]) -> Contract:
         if isinstance(command, media.Playback):
             raise Refused(400, "no such file")
         return Taken()
