@@ -12,7 +12,6 @@ from dialbus.contracts.audio import AudioFrame
 from dialbus.contracts.base import Contract
 from dialbus.contracts.speech import CancelSpeech, Speak, SpeechTaken
 from media.speech.synthesis import Speech
-from media.turn.playback import RequestSpeech
 
 
 class FakeBus:
@@ -68,8 +67,8 @@ class Listener:
         return self.told
 
 
-def _request(utterance_id: str = "u1", *, cacheable: bool = True, **options: object) -> RequestSpeech:
-    return RequestSpeech(utterance_id, "hello", options, cacheable)
+def _request(utterance_id: str = "u1") -> Speak:
+    return Speak(call_id="c", utterance_id=utterance_id, text="hello", rate_hz=8000)
 
 
 def _frame(sequence: int, *samples: int, utterance: str = "u1", **more: Any) -> AudioFrame:
@@ -88,27 +87,10 @@ async def _settled() -> None:
         await asyncio.sleep(0)
 
 
-async def test_options_become_a_request_at_the_rate_of_the_leg() -> None:
-    bus = FakeBus()
-    speech, _ = await _open(bus)
-
-    speech.request(_request(speaker="joe", speed=1.2, volume=3, language="en", cacheKey="k", provider="piper"), 8000)
-    speech.request(_request("u2", cacheable=False, model="amy", cacheKey="k"), 16000)
-    await _settled()
-
-    first, second = bus.said
-    assert first == Speak(
-        call_id="c", utterance_id="u1", text="hello", speaker="joe", language="en", speed=1.2, volume=3.0,
-        rate_hz=8000, cache_key="k",
-    )  # fmt: skip
-    assert second == Speak(call_id="c", utterance_id="u2", text="hello", speaker="amy", rate_hz=16000, use_cache=False)
-    await speech.close()
-
-
 async def test_audio_is_passed_on_until_the_last_frame() -> None:
     bus = FakeBus()
     speech, listener = await _open(bus)
-    speech.request(_request(), 8000)
+    speech.request(_request())
     await _settled()
     assert bus.audio is not None
 
@@ -122,7 +104,7 @@ async def test_audio_is_passed_on_until_the_last_frame() -> None:
 async def test_a_failure_in_the_last_frame_comes_after_its_audio() -> None:
     bus = FakeBus()
     speech, listener = await _open(bus)
-    speech.request(_request(), 8000)
+    speech.request(_request())
     await _settled()
     assert bus.audio is not None
 
@@ -133,14 +115,12 @@ async def test_a_failure_in_the_last_frame_comes_after_its_audio() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "provider", "code"),
-    [(Refused(404, "no voice"), None, 404), (NoResponder("x"), None, 503), (NoReply("x"), None, 504),
-     (None, "nobody", 404)],
-)  # fmt: skip
-async def test_who_cannot_speak_at_all_fails_for_good(answer: Any, provider: str | None, code: int) -> None:
+    ("answer", "code"), [(Refused(404, "no voice"), 404), (NoResponder("x"), 503), (NoReply("x"), 504)]
+)
+async def test_who_cannot_speak_at_all_fails_for_good(answer: Any, code: int) -> None:
     speech, listener = await _open(FakeBus(answer))
 
-    speech.request(_request(provider=provider), 8000)
+    speech.request(_request())
 
     assert await listener.until(1) == [("failed", "u1", code, True)]
     await speech.close()
@@ -149,7 +129,7 @@ async def test_who_cannot_speak_at_all_fails_for_good(answer: Any, provider: str
 async def test_a_worker_that_sends_nothing_is_given_up() -> None:
     speech, listener = await _open(FakeBus(), watchdog_s=0.01)
 
-    speech.request(_request(), 8000)
+    speech.request(_request())
 
     assert await listener.until(1) == [("failed", "u1", 500, False)]
     await speech.close()
@@ -158,8 +138,8 @@ async def test_a_worker_that_sends_nothing_is_given_up() -> None:
 async def test_a_text_that_waits_behind_a_long_one_is_not_given_up() -> None:
     bus = FakeBus()
     speech, listener = await _open(bus, watchdog_s=0.1)
-    speech.request(_request(), 8000)
-    speech.request(_request("u2"), 8000)
+    speech.request(_request())
+    speech.request(_request("u2"))
     await _settled()
     assert bus.audio is not None
 
@@ -175,8 +155,8 @@ async def test_a_text_that_waits_behind_a_long_one_is_not_given_up() -> None:
 async def test_a_cancelled_utterance_is_told_to_the_worker_and_its_audio_ignored() -> None:
     bus = FakeBus()
     speech, listener = await _open(bus)
-    speech.request(_request(), 8000)
-    speech.request(_request("u2"), 8000)
+    speech.request(_request())
+    speech.request(_request("u2"))
     await _settled()
     audio = bus.audio
     assert audio is not None

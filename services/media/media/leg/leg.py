@@ -39,6 +39,7 @@ from dialbus.contracts.options import (
     TranscriptionOption,
     VADOption,
 )
+from dialbus.contracts.speech import Speak
 from dialbus.tasks import cancel_all
 from media.audio.concealment import Concealer
 from media.audio.recorder import UnsafePathError, recording_path
@@ -145,7 +146,7 @@ class Leg:
         self._loader = loader
         self._loop = asyncio.get_running_loop()
         self._outbox = Outbox(bus, self.call_id)
-        self._speech = Speech(bus, self.call_id, self._bus_track("server"), self, names=config.providers)
+        self._speech = Speech(bus, self.call_id, self._bus_track("server"), self)
         self._wanted = _Wanted()
         self._refer = allocation.refer
         self._dtmf_to: Joinable | None = None
@@ -279,19 +280,20 @@ class Leg:
                     raise Refused(404, f"track not found: {self.server_track}")
                 case _:
                     raise Refused(409, f"{command.command}: the leg has no media yet")
-        self._perform(self._effects_of(self._playback, command, loop=loop))
+        arrived = core.Loop(command) if loop and isinstance(command, commands.Play) else command
+        self._perform(self._playback.receive(arrived, self._loop.time()))
 
     async def stop_playback(self, *, interruption: bool, play_id: str | None = None) -> None:
         """End what plays (if it is `play_id`, when given), without hanging up; its trackEnd is stored on return."""
         self.touched_at = now = self._loop.time()
         if self._playback is not None and play_id in (None, self._playback.play_id):
-            self._perform(self._playback.interrupt(False, 0, now) if interruption else self._playback.stop(now))
+            self._perform(self._playback.receive(commands.Interrupt() if interruption else core.Stop(), now))
         await self._outbox.flush()
 
     def note_input(self) -> None:
         """The remote party gave a sign outside RTP."""
         if self._playback is not None:
-            self._playback.input_heard()
+            self._playback.receive(core.InputHeard(), self._loop.time())
 
     async def bridge(self, other: str) -> None:
         """Patch the remote party through to that of another call. Raises Refused."""
@@ -331,7 +333,7 @@ class Leg:
         if self.join is not None:
             self.join.end()
         if self._playback is not None:
-            self._perform(self._playback.close(self._loop.time()))
+            self._perform(self._playback.receive(core.Close(), self._loop.time()))
         if self._track is not None:
             self._report(self._track, list(self._track.finish()))
         if self._media_pass is not None:
@@ -384,7 +386,7 @@ class Leg:
                 )
                 if self._dtmf_to is not None:
                     self._dtmf_to.send_dtmf(digit)
-            self._playback.input_heard()
+            self._playback.receive(core.InputHeard(), self._loop.time())
         if self._wanted.inactive_after_s > 0 and not self._told_inactive:
             self._watch_activity(now)
 
@@ -420,7 +422,7 @@ class Leg:
     def next_outbound_frame(self, now: float) -> Pcm | None:
         """The next 20 ms to send, at the codec's rate; None is silence."""
         assert self._playback is not None
-        self._perform(self._playback.tick(now))
+        self._perform(self._playback.receive(core.TICK, now))
         frame = self.mix.next_frame(self._playback.next_frame(self._samples), self.rate_hz, self.muted)
         if self._subscriber is not None and frame is not None:
             self._subscriber.server(frame)
@@ -480,7 +482,13 @@ class Leg:
         self.rate_hz, self._samples = rate_hz, rate_hz // FRAMES_PER_SECOND
         self._track = InboundTrack(rate_hz, self._detector)
         self._playback = core.Playback(
-            rate_hz,
+            core.SpeechLine(
+                self.call_id,
+                rate_hz,
+                self._bus_track("server"),
+                providers=config.providers.tts,
+                speakers=config.providers.speakers,
+            ),
             track_id=self.server_track,
             limits=core.Limits(
                 segment_grace_s=config.tts_segment_grace,
@@ -511,7 +519,7 @@ class Leg:
         elif self._subscriber is None:
             self._subscriber = Subscriber(self._bus, self.call_id, self._live, self.rate_hz)
         if wanted.tts is not None:
-            self._playback.configure(wanted.tts.model_dump(by_alias=True, exclude_none=True))
+            self._playback.receive(core.Configure(wanted.tts), self._loop.time())
         if self._recording is not None:
             self._recording.start(self.rate_hz)
 
@@ -680,44 +688,26 @@ class Leg:
         elif heard.first:
             self._put_metrics(f"ttfb.asr.{name}", _ms(now - utterance.started), index)
         if self._playback is not None:
-            self._playback.input_heard()
+            self._playback.receive(core.InputHeard(), self._loop.time())
 
     # -- what the remote party hears ------------------------------------------------------------------
-
-    def _effects_of(
-        self, playback: core.Playback, command: PlaybackCommand, *, loop: bool
-    ) -> list[core.PlaybackEffect]:
-        now = self._loop.time()
-        match command:
-            case commands.Tts():
-                return playback.say(translate.say_command(command), now)
-            case commands.Play():
-                return playback.play(translate.play_command(command, loop=loop), now)
-            case commands.Interrupt(graceful=graceful, fade_out_ms=fade_out_ms):
-                return playback.interrupt(graceful, fade_out_ms or 0, now)
-            case commands.Pause():
-                return playback.pause()
-            case commands.Resume():
-                return playback.resume(now)
-        raise Refused(400, f"{command.command} is not a playback command")
 
     def speech_audio(self, utterance_id: str, pcm: Pcm) -> None:
         """Synthesised audio at the leg's rate."""
         if self._playback is not None:
             self._ledger.audio(time.time())
-            self._perform(self._playback.speech_audio(utterance_id, pcm, self._loop.time()))
+            self._perform(self._playback.receive(core.SpeechAudio(utterance_id, pcm), self._loop.time()))
 
     def speech_done(self, utterance_id: str, *, cached: bool, ttfb_ms: int | None) -> None:
         """An utterance is complete."""
         if self._playback is not None:
-            now = self._loop.time()
-            self._perform(self._playback.speech_done(utterance_id, now, cached=cached, ttfb_ms=ttfb_ms))
+            self._perform(self._playback.receive(core.SpeechDone(utterance_id, cached, ttfb_ms), self._loop.time()))
 
     def speech_failed(self, utterance_id: str, code: int, reason: str, *, fatal: bool) -> None:
         """An utterance gets no further audio."""
         if self._playback is not None:
-            now = self._loop.time()
-            self._perform(self._playback.speech_failed(utterance_id, code, reason, now, fatal=fatal))
+            failed = core.SpeechFailed(utterance_id, code, reason, fatal)
+            self._perform(self._playback.receive(failed, self._loop.time()))
 
     def _perform(self, effects: list[core.PlaybackEffect]) -> None:
         for effect in effects:
@@ -726,9 +716,9 @@ class Leg:
     def _perform_one(self, effect: core.PlaybackEffect) -> None:
         put, track, now = self._outbox.put, self.server_track, _now_ms()
         match effect:
-            case core.RequestSpeech():
+            case Speak():
                 self._ledger.text(time.time())
-                self._speech.request(effect, self.rate_hz)
+                self._speech.request(effect)
             case core.CancelSpeech(utterance_id):
                 self._speech.cancel(utterance_id)
             case core.LoadFile(token, url):
@@ -762,9 +752,10 @@ class Leg:
             pcm = await self._loader.load(url, self.rate_hz)
         except LoadError as error:
             self._log.warning("leg.file_failed", url=masked(url), reason=str(error))
-            self._perform(self._playback.file_failed(token, str(error), self._loop.time(), code=error.code))
+            failed = core.FileFailed(token, str(error), error.code)
+            self._perform(self._playback.receive(failed, self._loop.time()))
         else:
-            self._perform(self._playback.file_loaded(token, pcm, self._loop.time()))
+            self._perform(self._playback.receive(core.FileLoaded(token, pcm), self._loop.time()))
 
     def _tell_later(self, request: Request[Taken]) -> Action:
         """Tell the owner, without holding up the events behind this one."""
@@ -790,7 +781,7 @@ class Leg:
         event = events.Speaking(track_id=self.main_track, timestamp=_now_ms(), start_time=start_ms, refer=refer)
         self._outbox.put(event)
         if self._playback is not None:
-            self._playback.input_heard()
+            self._playback.receive(core.InputHeard(), self._loop.time())
 
     def _put_silence(self, track: str, start_ms: int, duration_ms: int, *, refer: bool = False) -> None:
         event = events.Silence(

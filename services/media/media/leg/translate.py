@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dialbus.contracts import commands, events
+from dialbus.contracts import events
 from dialbus.contracts.options import AGCOption, VADOption
 from media.audio.agc import GainOptions
 from media.turn import playback as core
@@ -40,35 +40,6 @@ def gain_options(option: AGCOption) -> GainOptions:
         max_output_noise_level_dbfs=option.max_output_noise_level_dbfs,
         adjacent_speech_frames=option.adjacent_speech_frames_threshold,
         limiter=option.enable_limiter,
-    )
-
-
-def say_command(command: commands.Tts) -> core.SayCommand:
-    """`tts` for the playback machine; only the options that were sent."""
-    option = command.option.model_dump(by_alias=True, exclude_none=True) if command.option is not None else {}
-    return core.SayCommand(
-        text=command.text,
-        speaker=command.speaker,
-        play_id=command.play_id,
-        streaming=command.streaming,
-        end_of_stream=command.end_of_stream,
-        auto_hangup=command.auto_hangup,
-        wait_input_timeout_ms=command.wait_input_timeout,
-        option=option,
-        base64=command.base64,
-        cache_key=command.cache_key,
-    )
-
-
-def play_command(command: commands.Play, *, loop: bool) -> core.PlayCommand:
-    """`play` for the playback machine."""
-    return core.PlayCommand(
-        url=command.url,
-        play_id=command.play_id,
-        auto_hangup=command.auto_hangup,
-        wait_input_timeout_ms=command.wait_input_timeout,
-        offset_ms=command.offset_ms,
-        loop=loop,
     )
 
 

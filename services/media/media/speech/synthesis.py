@@ -1,20 +1,16 @@
 """One leg's speech synthesis: texts to tts workers, audio back."""
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from dialbus import providers, telemetry
+from dialbus import telemetry
 from dialbus.bus import Bus, NoReply, NoResponder, Refused, Subscription
-from dialbus.config import ProvidersConfig
 from dialbus.contracts.audio import AudioFrame
-from dialbus.contracts.options import SynthesisOption
 from dialbus.contracts.speech import CancelSpeech, Speak
-from media.turn.playback import RequestSpeech
 
 Pcm = npt.NDArray[np.int16]
 
@@ -55,11 +51,8 @@ class Speech:
         track: str,
         listener: Listener,
         watchdog_s: float = WATCHDOG_S,
-        *,
-        names: ProvidersConfig | None = None,
     ) -> None:
-        """`track` names the audio on the bus; no two legs of a call have the same. `names`: foreign ones."""
-        self._names = names or ProvidersConfig()
+        """`track` names the audio on the bus; no two legs of a call have the same."""
         self._log = log.bind(call_id=call_id)
         self._bus = bus
         self._call_id = call_id
@@ -76,10 +69,10 @@ class Speech:
         """Listen for audio."""
         self._subscription = await self._bus.subscribe_audio(self._call_id, self._track, self._on_frame)
 
-    def request(self, effect: RequestSpeech, rate_hz: int) -> None:
+    def request(self, request: Speak) -> None:
         """Ask for one utterance; the listener gets the answers."""
-        task = self._loop.create_task(self._ask(effect, rate_hz), name=f"speak {effect.utterance_id}")
-        self._awaited[effect.utterance_id] = _Awaited(task, self._loop.time())
+        task = self._loop.create_task(self._ask(request), name=f"speak {request.utterance_id}")
+        self._awaited[request.utterance_id] = _Awaited(task, self._loop.time())
         if len(self._awaited) == 1:
             self._watch()
 
@@ -102,36 +95,17 @@ class Speech:
         if self._subscription is not None:
             await self._subscription.drop()
 
-    async def _ask(self, effect: RequestSpeech, rate_hz: int) -> None:
-        try:
-            options = providers.synthesis(_options(effect.options), self._names.tts, self._names.speakers)
-        except providers.NotAvailable as missing:
-            self._fail(effect.utterance_id, 404, str(missing), fatal=True)
-            return
-        request = Speak(
-            call_id=self._call_id,
-            utterance_id=effect.utterance_id,
-            track=self._track,
-            text=effect.text,
-            speaker=options.speaker,
-            language=options.language,
-            speed=options.speed or 1.0,
-            volume=5.0 if options.volume is None else options.volume,
-            rate_hz=rate_hz,
-            samplerate=options.samplerate,
-            cache_key=options.cache_key if effect.cacheable else None,
-            use_cache=effect.cacheable,
-        )
+    async def _ask(self, request: Speak) -> None:
         try:
             await self._bus.request(request, timeout_s=_ASK_TIMEOUT_S)
         except Refused as refused:
-            self._fail(effect.utterance_id, refused.code, refused.reason, fatal=True)
+            self._fail(request.utterance_id, refused.code, refused.reason, fatal=True)
         except NoResponder:
-            self._fail(effect.utterance_id, 503, "no tts worker has room", fatal=True)
+            self._fail(request.utterance_id, 503, "no tts worker has room", fatal=True)
         except NoReply as error:
-            awaited = self._awaited.get(effect.utterance_id)
+            awaited = self._awaited.get(request.utterance_id)
             if awaited is not None and awaited.first_audio_at is None:
-                self._fail(effect.utterance_id, 504, f"the tts worker did not answer: {error}", fatal=True)
+                self._fail(request.utterance_id, 504, f"the tts worker did not answer: {error}", fatal=True)
 
     async def _on_frame(self, frame: AudioFrame) -> None:
         awaited = self._awaited.get(frame.utterance)
@@ -172,10 +146,6 @@ class Speech:
         if awaited is not None:
             self._watch()
         return awaited
-
-
-def _options(fields: Mapping[str, object]) -> SynthesisOption:
-    return SynthesisOption.model_validate(dict(fields))
 
 
 def _is_true(text: str | None) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 # A full stop between digits is no end, so Latin marks need white space behind them; CJK marks do not.
 _SENTENCE_END = re.compile(r"[.!?…;:]+[\"'”’»)\]]*(?=\s)|[。！？；…]+[”’」』）]*|\n+")
@@ -44,6 +46,17 @@ class FragmentBuffer:
         rest, self._text = self._text.strip(), ""
         self._given = self._given or bool(rest)
         return [rest] if rest else []
+
+    def to_state(self) -> dict[str, Any]:
+        """As plain data."""
+        return {"text": self._text, "given": self._given}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> FragmentBuffer:
+        """What `to_state` wrote."""
+        buffer = cls()
+        buffer._text, buffer._given = state["text"], state["given"]
+        return buffer
 
     def _boundary(self) -> int:
         """Where the first chunk ends; 0 when it is not complete."""

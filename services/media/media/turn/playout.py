@@ -7,7 +7,9 @@ write to them.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +46,22 @@ class _Segment:
             if not self.waiting and self.loop is not None:
                 self.append(self.loop)
         return parts
+
+    def to_state(self) -> dict[str, Any]:
+        return {
+            "key": self.key,
+            "loop": None if self.loop is None else len(self.loop),
+            "waiting": self.waiting,
+            "played": self.played,
+            "finished": self.finished,
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> _Segment:
+        loop = None if state["loop"] is None else np.zeros(state["loop"], np.int16)
+        segment = cls(state["key"], loop, played=state["played"], finished=state["finished"])
+        segment.append(np.zeros(state["waiting"], np.int16))
+        return segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +176,28 @@ class Playout:
         if missing:
             frame = np.concatenate((frame, np.zeros(missing, dtype=np.int16)))
         return self._faded(frame) if self._fade_length else frame
+
+    def to_state(self) -> dict[str, Any]:
+        """As plain data; audio as its length only."""
+        return {
+            "segments": [segment.to_state() for segment in self._segments],
+            "passed": list(self._passed),
+            "fade": [self._fade_length, self._fade_left],
+            "underruns": self.underruns,
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Playout:
+        """What `to_state` wrote, with silence where audio was waiting."""
+        playout = cls()
+        for item in state["segments"]:
+            segment = _Segment.from_state(item)
+            playout._segments.append(segment)
+            playout._by_key[segment.key] = segment
+        playout._passed = list(state["passed"])
+        playout._fade_length, playout._fade_left = state["fade"]
+        playout.underruns = state["underruns"]
+        return playout
 
     def _ready(self, samples: int) -> bool:
         """The head can give a whole frame, or ends within it."""
