@@ -1,12 +1,17 @@
-"""Write docs/machines/*.md from the transition tables of the SIP transactions; `--check` only compares.
+"""Write docs/machines/*.md from the transition tables; `--check` only compares.
 
 The tables are what runs, so that the diagrams can't tell anything else.
 """
 
 import argparse
+import re
 import sys
+from enum import Enum
 from pathlib import Path
+from typing import Any
 
+from dialbus.machine import Key, Table
+from media.turn import playback
 from sip_ua.sip import transaction
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -17,6 +22,51 @@ TABLES: dict[str, tuple[str, transaction.Table]] = {
     "invite-server": ("INVITE server transaction (RFC 3261 §17.2.1, RFC 6026 §7.1)", transaction.INVITE_SERVER),
     "non-invite-server": ("Non-INVITE server transaction (RFC 3261 §17.2.2)", transaction.NON_INVITE_SERVER),
 }
+
+MACHINES: dict[str, tuple[str, str, Table[Any, Any]]] = {
+    "playback": ("Playback of a leg (protocol 2.5 to 2.8)", "media/turn/playback/machine.py", playback.TABLE),
+}
+"""Tables of `dialbus.machine`, with the file that each is in."""
+
+
+def machine_diagram(title: str, source: str, table: Table[Any, Any]) -> str:
+    """A table of moves as a Mermaid state diagram: an edge for each two states, with the inputs that may lead along it.
+
+    What leaves a state as it is, is told of the state. A move that may stay is drawn to where it may lead, only.
+    """
+    edges: dict[tuple[Enum, Enum], list[str]] = {}
+    states = list(dict.fromkeys(state for state, _ in table))
+    for (state, key), move in table.items():
+        for target in move.targets or (state,):
+            edges.setdefault((state, target), []).append(_words(key))
+    lines = [
+        f"# {title}",
+        "",
+        f"Generated from `{source}` by `make contracts`; not edited by hand.",
+        "",
+        "```mermaid",
+        "stateDiagram-v2",
+        *(f'    state "{state.value}" as {_id(state)}' for state in states if _id(state) != state.value),
+        *(f"    {_id(one)} --> {_id(other)}: {', '.join(inputs)}" for (one, other), inputs in edges.items()),
+        "```",
+        "",
+        "| State | Input | Handler | Leads to |",
+        "| --- | --- | --- | --- |",
+    ]
+    for (state, key), move in table.items():
+        targets = ", ".join(str(target.value) for target in move.targets) or "(stays)"
+        lines.append(f"| {state.value} | {_words(key)} | `{move.handler.__qualname__}` | {targets} |")
+    return "\n".join([*lines, ""])
+
+
+def _id(state: Enum) -> str:
+    return str(state.value).replace(" ", "_")
+
+
+def _words(key: Key) -> str:
+    if isinstance(key, Enum):
+        return str(key.value)
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", key.__name__).lower()
 
 
 def diagram(title: str, table: transaction.Table) -> str:
@@ -38,7 +88,9 @@ def diagram(title: str, table: transaction.Table) -> str:
 
 def files() -> dict[Path, str]:
     """Every generated file with its text."""
-    return {FOLDER / f"{name}.md": diagram(title, table) for name, (title, table) in TABLES.items()}
+    transactions = {FOLDER / f"{name}.md": diagram(title, table) for name, (title, table) in TABLES.items()}
+    machines = {FOLDER / f"{name}.md": machine_diagram(*drawn) for name, drawn in MACHINES.items()}
+    return transactions | machines
 
 
 def stale() -> list[str]:

@@ -41,8 +41,7 @@ class State(Enum):
 
 FROZEN = (State.PAUSED, State.PAUSED_TAIL)
 CUT = (State.TAIL, State.PAUSED_TAIL)
-ALIVE = (State.LOADING, State.PLAYING, State.DRAINED)
-RUNNING = (*ALIVE, *FROZEN, State.TAIL)
+RUNNING = (State.LOADING, State.PLAYING, State.DRAINED, State.TAIL, *FROZEN)
 
 
 class Course:

@@ -9,7 +9,7 @@ from dialbus.machine import Key, Move, Table, dispatch, in_states
 from dialbus.speakable import without_emoji
 from media.turn.fragments import LONGEST_CHUNK
 from media.turn.playback import inputs
-from media.turn.playback.course import ALIVE, CUT, FROZEN, RUNNING, Course, State
+from media.turn.playback.course import CUT, FROZEN, RUNNING, Course, State
 from media.turn.playback.effects import Failed, LoadFile, PlaybackEffect, Refused
 from media.turn.playback.inputs import Loop, PlaybackInput
 from media.turn.playback.speech import option_of
@@ -216,52 +216,49 @@ class Playback(Course):
             self._timer.change(track.wait_ms)
 
 
-_SAY: Move[Playback, State] = Move(Playback._say, State.PLAYING, State.DRAINED, State.IDLE)
-_GO_ON: Move[Playback, State] = Move(Playback._tick, State.PLAYING, State.DRAINED, State.IDLE)
-_IN_ANY: dict[Key, Move[Playback, State]] = {
+_ANYWHERE: dict[Key, Move[Playback, State]] = {
     inputs.Configure: Move(Playback._configure),
+    inputs.InputHeard: Move(Playback._hear_input),
+    Tts: Move(Playback._say, State.PLAYING, State.DRAINED, State.IDLE),
     Play: Move(Playback._play, State.LOADING),
     Loop: Move(Playback._loop, State.LOADING),
-    inputs.InputHeard: Move(Playback._hear_input),
     inputs.Close: Move(Playback._close, State.CLOSED),
 }
-_WHILE_RUNNING: dict[Key, Move[Playback, State]] = {
-    inputs.SpeechAudio: Move(Playback._take_audio, State.PLAYING),
-    inputs.SpeechTiming: Move(Playback._take_timing),
-    inputs.SpeechDone: Move(Playback._complete_speech, State.PLAYING, State.DRAINED, State.IDLE),
-    inputs.SpeechFailed: Move(Playback._fail_speech, State.PLAYING, State.DRAINED, State.IDLE),
-    inputs.FileLoaded: Move(Playback._load_file, State.PLAYING, State.IDLE),
-    inputs.FileFailed: Move(Playback._fail_file, State.IDLE),
-    inputs.Stop: Move(Playback._stop_quietly, State.IDLE),
-}
-_WHILE_ALIVE: dict[Key, Move[Playback, State]] = {
-    Tts: _SAY,
-    Interrupt: Move(Playback._interrupt, State.TAIL, State.IDLE),
-    Pause: Move(Playback._pause, State.PAUSED),
-    Resume: _GO_ON,
-    inputs.Tick: _GO_ON,
-}
+
+
+def _speech(*ends: State) -> dict[Key, Move[Playback, State]]:
+    return {
+        inputs.SpeechAudio: Move(Playback._take_audio),
+        inputs.SpeechTiming: Move(Playback._take_timing),
+        inputs.SpeechDone: Move(Playback._complete_speech, *ends),
+        inputs.SpeechFailed: Move(Playback._fail_speech, *ends),
+    }
+
 
 # Protocol 2.5 to 2.8. A pair that is absent is ignored on purpose: an interrupt where nothing plays (G4), answers that
-# nobody waits for, a second pause, anything after the call.
+# nobody waits for, a second pause, a resume of what goes on, anything after the call.
 TABLE: Table[State, Playback] = {
-    **in_states((State.IDLE, *RUNNING), _IN_ANY),
-    **in_states(RUNNING, _WHILE_RUNNING),
-    **in_states(ALIVE, _WHILE_ALIVE),
-    (State.IDLE, Tts): _SAY,
+    **in_states((State.IDLE, *RUNNING), _ANYWHERE),
+    **in_states(RUNNING, {inputs.Stop: Move(Playback._stop_quietly, State.IDLE)}),
+    **in_states((State.PLAYING,), _speech(State.DRAINED, State.IDLE)),
+    **in_states((State.TAIL,), _speech(State.IDLE)),
+    **in_states(FROZEN, _speech()),
+    **in_states((State.LOADING, State.PLAYING, State.DRAINED), {Pause: Move(Playback._pause, State.PAUSED)}),
+    **in_states((State.LOADING, State.DRAINED, State.PAUSED), {Interrupt: Move(Playback._interrupt, State.IDLE)}),
+    **in_states(CUT, {Interrupt: Move(Playback._interrupt_tail, State.IDLE)}),
     (State.IDLE, Pause): Move(Playback._refuse),
     (State.IDLE, Resume): Move(Playback._refuse),
     (State.IDLE, inputs.Tick): Move(Playback._tick),
-    (State.PAUSED, Tts): _SAY,
-    (State.PAUSED, Interrupt): Move(Playback._interrupt, State.IDLE),
+    (State.LOADING, inputs.FileLoaded): Move(Playback._load_file, State.PLAYING, State.IDLE),
+    (State.LOADING, inputs.FileFailed): Move(Playback._fail_file, State.IDLE),
+    (State.PAUSED, inputs.FileLoaded): Move(Playback._load_file),
+    (State.PAUSED, inputs.FileFailed): Move(Playback._fail_file),
+    (State.PLAYING, Interrupt): Move(Playback._interrupt, State.TAIL, State.IDLE),
+    (State.PLAYING, inputs.Tick): Move(Playback._tick, State.DRAINED, State.IDLE),
+    (State.DRAINED, inputs.Tick): Move(Playback._tick, State.PLAYING, State.IDLE),
     (State.PAUSED, inputs.Tick): Move(Playback._tick),  # fragments that wait are asked for
     (State.PAUSED, Resume): Move(Playback._resume, State.LOADING, State.PLAYING, State.DRAINED, State.IDLE),
-    (State.TAIL, Tts): _SAY,
-    (State.TAIL, Interrupt): Move(Playback._interrupt_tail, State.IDLE),
     (State.TAIL, Pause): Move(Playback._pause, State.PAUSED_TAIL),
-    (State.TAIL, Resume): Move(Playback._tick, State.IDLE),
     (State.TAIL, inputs.Tick): Move(Playback._tick, State.IDLE),
-    (State.PAUSED_TAIL, Tts): _SAY,
-    (State.PAUSED_TAIL, Interrupt): Move(Playback._interrupt_tail, State.IDLE),
     (State.PAUSED_TAIL, Resume): Move(Playback._resume, State.TAIL, State.IDLE),
 }
