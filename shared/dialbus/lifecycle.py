@@ -28,11 +28,11 @@ from dialbus.bus import Bus
 from dialbus.config import Config, ConfigError, Loaded, load_or_exit, masked
 from dialbus.contracts.session import Heartbeat
 from dialbus.health import Health, PortInUse, served
+from dialbus.liveness import HEARTBEAT_S
 from dialbus.tasks import cancel_all
 
 log = telemetry.get_logger()
 
-HEARTBEAT_S = 1.0
 _hurry: ContextVar[asyncio.Event | None] = ContextVar("hurry", default=None)
 """Of this process, known to everything that `run` runs."""
 CANNOT_START = (ConfigError, PortInUse)

@@ -1,5 +1,7 @@
 """Who is alive, by heartbeats. Pure: the time is an argument."""
 
+HEARTBEAT_S = 1.0
+"""How often a worker says that it lives."""
 LOST_AFTER_BEATS = 4
 
 

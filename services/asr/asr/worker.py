@@ -29,6 +29,7 @@ from dialbus.bus import Bus, Refused, Subscription
 from dialbus.contracts.audio import AudioFrame
 from dialbus.contracts.base import Taken
 from dialbus.contracts.speech import CloseTranscription, OpenTranscription, Transcript, TranscriptionOpened
+from dialbus.membership import Membership
 from dialbus.tasks import cancel_all
 
 log = telemetry.get_logger()
@@ -116,8 +117,11 @@ class Worker:
         self._sessions: dict[tuple[str, str], _Session] = {}
         self._by_id: dict[str, _Session] = {}
         self._numbers = itertools.count()
-        self._membership: Subscription | None = None
-        self._reconsider = asyncio.Event()
+        self._membership = Membership(
+            QUEUE,
+            [lambda: bus.serve(OpenTranscription, self._open, queue=QUEUE)],
+            has_room=lambda: self._scheduler.has_room,
+        )
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._now = now or asyncio.get_running_loop().time
@@ -136,18 +140,14 @@ class Worker:
 
     async def start(self) -> None:
         """Join the queue group; sessions may come."""
-        self._membership = await self._bus.serve(OpenTranscription, self._open, queue=QUEUE)
+        await self._membership.start()
         await self._bus.flush()
-        self._spawn(self._follow_room(), "queue group")
         self._spawn(self._sweep(), "sweep")
 
     async def stop(self) -> None:
         """Leave the queue group, finish the finals of ended utterances within two seconds, end everything."""
         self._stopping = True
-        if self._membership is not None:
-            with suppress(TimeoutError):  # the bus may be away
-                async with asyncio.timeout(STOP_WITHIN_S):
-                    await self._membership.leave()
+        await self._membership.leave(STOP_WITHIN_S)
         waiting = [asyncio.create_task(session.settled.wait()) for session in self._sessions.values()]
         if waiting:
             _done, late = await asyncio.wait(waiting, timeout=STOP_WITHIN_S)
@@ -157,27 +157,6 @@ class Worker:
             self._forget(session, because="stopped")
         await cancel_all(self._tasks)
         self._threads.shutdown(wait=False, cancel_futures=True)
-
-    async def _follow_room(self) -> None:
-        """Be a member of the queue group exactly while there is room, so that others get what we can't take."""
-        while True:
-            await self._reconsider.wait()
-            self._reconsider.clear()
-            try:
-                await self._join_or_leave()
-            except Exception as error:  # the bus may be away; sessions that end meanwhile must not be the last
-                log.warning("asr.not_joined", error=str(error) or type(error).__name__)
-                await asyncio.sleep(_SWEEP_S)
-                self._reconsider.set()
-
-    async def _join_or_leave(self) -> None:
-        member = self._membership
-        if member is not None and not self._scheduler.has_room:
-            self._membership = None
-            log.info("asr.full", sessions=len(self._sessions))
-            await member.leave()
-        elif member is None and self._scheduler.has_room and not self._stopping:
-            self._membership = await self._bus.serve(OpenTranscription, self._open, queue=QUEUE)
 
     # -- sessions ---------------------------------------------------------------------------------
 
@@ -259,7 +238,7 @@ class Worker:
 
     def _room_changed(self) -> None:
         SESSIONS.set(len(self._sessions))
-        self._reconsider.set()
+        self._membership.room_changed()
 
     async def _sweep(self) -> None:
         while True:

@@ -34,6 +34,9 @@ class Left:
     async def leave(self) -> None:
         """Nothing to stop."""
 
+    async def drop(self) -> None:
+        """Nothing to stop."""
+
 
 class KeptBus:
     """Handlers by what they handle, and everything published."""

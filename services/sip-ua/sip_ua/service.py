@@ -8,9 +8,10 @@ from dialbus import telemetry
 from dialbus.bus import Bus, Refused, Subscription
 from dialbus.config import Config, HostPort
 from dialbus.contracts.base import Contract, Taken
-from dialbus.contracts.session import Heartbeat, OpenSession
-from dialbus.lifecycle import HEARTBEAT_S, Service
-from dialbus.liveness import Liveness
+from dialbus.contracts.session import OpenSession
+from dialbus.lifecycle import Service
+from dialbus.liveness import HEARTBEAT_S
+from dialbus.neighbours import Neighbours
 from dialbus.sessions import Sessions
 from dialbus.tasks import cancel_all
 from sip_ua.call.session import CallSession
@@ -59,7 +60,7 @@ class SipService:
         self._calls: dict[str, CallSession] = {}
         self._total = self._unanswered = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._neighbours = Liveness(HEARTBEAT_S)
+        self._neighbours = Neighbours(me.bus, "gateway", "media")
         self._hurry = me.hurry
         self._openings: Subscription | None = None
         self._loop = asyncio.get_running_loop()
@@ -72,7 +73,7 @@ class SipService:
     async def start(self) -> HostPort:
         """Open the socket, then offer to take sessions; the SIP address."""
         bound = await self.ua.bind(HostPort(self.config.ua.addr, self.config.ua.udp_port))
-        await self.bus.subscribe(Heartbeat, self._on_heartbeat)
+        await self._neighbours.listen()
         self._openings = await self.bus.serve(OpenSession, self._on_open, queue="sip-ua")
         return bound
 
@@ -80,10 +81,7 @@ class SipService:
         """Until cancelled: end the calls whose gateway or media worker fell silent."""
         while True:
             await asyncio.sleep(HEARTBEAT_S)
-            if not self.bus.connected:
-                self._neighbours.deaf(self._loop.time())
-                continue
-            gone = self._neighbours.lost(self._loop.time())
+            gone = {beat.instance for beat in self._neighbours.lost()}
             for call in list(self._calls.values()) if gone else ():
                 if call.gateway in gone:
                     call.detach("the gateway is gone")
@@ -147,10 +145,6 @@ class SipService:
         return len(self._calls) >= self.config.ua.max_calls
 
     # -- beginnings -------------------------------------------------------------------------------
-
-    async def _on_heartbeat(self, beat: Heartbeat) -> None:
-        if beat.service in ("gateway", "media"):
-            self._neighbours.heard(beat.instance, self._loop.time())
 
     async def _on_open(self, opening: OpenSession) -> Contract:
         if self.stopping:

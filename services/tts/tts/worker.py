@@ -26,6 +26,7 @@ from dialbus.bus import Bus, Refused, Subscription
 from dialbus.config import TtsConfig
 from dialbus.contracts.audio import AudioFrame
 from dialbus.contracts.speech import Cached, CacheSpeech, CancelSpeech, Speak, SpeechTaken
+from dialbus.membership import Membership
 from dialbus.speakable import without_emoji
 from dialbus.tasks import cancel_all
 from tts.cache import CachedSpeech, SpeechCache, cache_key
@@ -115,10 +116,13 @@ class Worker:
         self._cancels: deque[Key] = deque(maxlen=REMEMBERED_CANCELS)
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._membership: Subscription | None = None
+        self._membership = Membership(
+            QUEUE_GROUP,
+            [lambda: bus.serve(Speak, self._take, queue=QUEUE_GROUP)],
+            has_room=lambda: not self._full,
+        )
         self._precaching: Subscription | None = None
         self._changed = asyncio.Event()
-        self._membership_task: asyncio.Task[None] | None = None
         self._closing = False
         QUEUE.set_function(lambda: self._schedule.waiting)
 
@@ -131,20 +135,17 @@ class Worker:
         """Listen; when this returns, requests arrive."""
         await self._bus.subscribe(CancelSpeech, self._cancel)
         self._precaching = await self._bus.serve(CacheSpeech, self._precache, queue=QUEUE_GROUP)
-        await self._join()
+        await self._membership.start()
         await self._bus.flush()
-        self._membership_task = asyncio.create_task(self._keep_membership(), name="queue group")
 
     async def close(self) -> None:
         """Leave the queue group; finish what is spoken now within `GRACE_S`, break off the rest with a failure."""
         self._closing = True
-        if self._membership_task is not None:
-            self._membership_task.cancel()
         with suppress(TimeoutError):  # the server may be away
             async with asyncio.timeout(LEAVE_S):
                 if self._precaching is not None:
                     await self._precaching.leave()
-                await self._leave()
+        await self._membership.leave(LEAVE_S)
         for speech in [speech for speech in self._speeches.values() if speech.sequence == 0 and not speech.chunks]:
             await self._end(speech, "stopped", "the tts worker is stopping")
         with suppress(TimeoutError):
@@ -159,36 +160,11 @@ class Worker:
         self._pool.shutdown(wait=False, cancel_futures=True)
         await cancel_all(self._tasks)
 
-    # -- membership -------------------------------------------------------------------------------
+    # -- requests ---------------------------------------------------------------------------------
 
     @property
     def _full(self) -> bool:
         return len(self._speeches) >= self._room
-
-    async def _join(self) -> None:
-        self._membership = await self._bus.serve(Speak, self._take, queue=QUEUE_GROUP)
-
-    async def _leave(self) -> None:
-        membership, self._membership = self._membership, None
-        if membership is not None:
-            await membership.leave()
-            # Leaving fails while the server is away; the subscription must not come back with the connection.
-            await membership.drop()
-
-    async def _keep_membership(self) -> None:
-        """Out of the queue group while full, so that requests go to workers with room."""
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            if self._full and self._membership is not None:
-                log.info("worker.full", texts=len(self._speeches))
-                await self._leave()
-                self._changed.set()  # room may have come meanwhile
-            elif not self._full and self._membership is None:
-                await self._join()
-                log.info("worker.has_room", texts=len(self._speeches))
-
-    # -- requests ---------------------------------------------------------------------------------
 
     async def _take(self, request: Speak) -> SpeechTaken:
         """Answer a `Speak`. A request repeated because its answer was lost is taken once."""
@@ -215,7 +191,7 @@ class Worker:
         if speech.key in self._cancels:
             return taken
         self._speeches[speech.key] = speech
-        self._changed.set()
+        self._membership.room_changed()
         self._schedule.add(speech.key, request.call_id)
         if not self._replayed(speech):
             self._advance()
@@ -466,6 +442,7 @@ class Worker:
         self._schedule.remove(speech.key)
         self._speeches.pop(speech.key, None)
         self._changed.set()
+        self._membership.room_changed()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name="speech")

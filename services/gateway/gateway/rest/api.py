@@ -26,7 +26,8 @@ from dialbus.contracts.options import masked
 from dialbus.contracts.session import CallState, CallType, Heartbeat, Session
 from dialbus.contracts.speech import Cached, CacheSpeech
 from dialbus.filenames import file_safe
-from dialbus.lifecycle import HEARTBEAT_S, Service
+from dialbus.lifecycle import Service
+from dialbus.liveness import HEARTBEAT_S
 from dialbus.providers import NotAvailable
 from dialbus.sessions import Sessions
 from gateway.ensemble import Ensemble

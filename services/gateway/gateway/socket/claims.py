@@ -5,8 +5,7 @@ from datetime import UTC, datetime
 
 from dialbus.bus import Bus, Conflict
 from dialbus.contracts.session import CallState, CallType, Heartbeat, Session
-from dialbus.lifecycle import HEARTBEAT_S
-from dialbus.liveness import Liveness
+from dialbus.liveness import HEARTBEAT_S, Liveness
 from dialbus.sessions import Sessions
 from gateway.errors import BadId, IdInUse, WrongPath
 from gateway.socket.ids import SocketQuery, generated, is_possible

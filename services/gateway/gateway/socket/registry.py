@@ -10,8 +10,7 @@ from dialbus import telemetry
 from dialbus.bus import Bus, BusError
 from dialbus.contracts.session import CallType, Heartbeat, Session
 from dialbus.dumps import dump_path
-from dialbus.lifecycle import HEARTBEAT_S
-from dialbus.liveness import Liveness
+from dialbus.liveness import HEARTBEAT_S, Liveness
 from dialbus.sessions import Sessions
 from gateway.errors import BusAway, ShuttingDown, UpgradeDenied
 from gateway.socket.claims import Claims

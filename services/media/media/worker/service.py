@@ -21,6 +21,7 @@ from dialbus.contracts.media import (
     JoinLegs,
     LegAllocated,
     LegClosed,
+    LegKind,
     LegLost,
     LegRequest,
     NoteInput,
@@ -29,9 +30,11 @@ from dialbus.contracts.media import (
     StopPlayback,
     UnbridgeLeg,
 )
-from dialbus.contracts.session import Heartbeat
-from dialbus.lifecycle import HEARTBEAT_S, Service
-from dialbus.liveness import Liveness
+from dialbus.lifecycle import Service
+from dialbus.liveness import HEARTBEAT_S
+from dialbus.membership import Join as Group
+from dialbus.membership import Membership
+from dialbus.neighbours import Neighbours
 from dialbus.sessions import Sessions
 from media.audio.vad import SpeechDetector
 from media.endpoint.rtp import Endpoint
@@ -82,12 +85,11 @@ class MediaService:
         self._opener = EndpointOpener(me.bus, me.config)
         self._held: dict[LegKey, _Held] = {}
         self._opening: set[LegKey] = set()
-        self._neighbours = Liveness(HEARTBEAT_S)
-        self._owners: set[str] = set()
+        self._neighbours = Neighbours(me.bus, "asr", "sip-ua")
         self._sessions: Sessions | None = None
-        self._subscriptions: list[Subscription] = []
-        self._offers: list[Subscription] = []
-        self._offering = asyncio.Lock()
+        self._membership = Membership(
+            QUEUE, [self._offer(kind) for kind in me.config.media.accept], has_room=lambda: not self._full
+        )
         self._stopping = False
         self._closed = asyncio.Event()
         self._late = 0
@@ -108,9 +110,8 @@ class MediaService:
         log.info("media.scheduling", real_time=prefer_this_thread())
         self._pacer.start()
         self._sessions = await Sessions.open(self._bus)
-        for neighbour in ("asr", "sip-ua"):
-            self._subscriptions.append(await self._bus.subscribe(Heartbeat, self._on_heartbeat, service=neighbour))
-        await self._offer_room()
+        await self._neighbours.listen()
+        await self._membership.start()
         await self._bus.flush()
 
     async def watch(self) -> None:
@@ -130,7 +131,7 @@ class MediaService:
     async def stop(self) -> None:
         """Take no more legs, tell the owners, and close what they have not closed within the limit."""
         self._stopping = True
-        await self._offer_room()
+        self._do(self._membership.leave(STOP_LIMIT_S))
         for held in list(self._held.values()):
             self._do(self._give_up(held, "the media worker stops"))
         with suppress(TimeoutError):
@@ -140,26 +141,19 @@ class MediaService:
                     await self._closed.wait()
         await asyncio.gather(*(self._close(held) for held in list(self._held.values())), return_exceptions=True)
         self._pacer.stop()
-        for subscription in self._subscriptions:
-            await subscription.drop()
+        await self._neighbours.close()
 
     # -- taking legs ------------------------------------------------------------------------------
 
-    async def _offer_room(self) -> None:
-        """Be a member of the queue groups exactly while there is room."""
-        async with self._offering:
-            has_room = len(self._held) + len(self._opening) < self.capacity and not self._stopping
-            if has_room and not self._offers:
-                for kind in self._config.media.accept:
-                    offer = await self._bus.serve(AllocateLeg, self._on_allocate, queue=QUEUE, kind=kind)
-                    self._offers.append(offer)
-            elif not has_room and self._offers:
-                # What the server has sent already is still answered: with a refusal, since the room is checked again.
-                offers, self._offers = self._offers, []
-                self._do(_leave_all(offers))
+    def _offer(self, kind: LegKind) -> Group:
+        return lambda: self._bus.serve(AllocateLeg, self._on_allocate, queue=QUEUE, kind=kind)
+
+    @property
+    def _full(self) -> bool:
+        return len(self._held) + len(self._opening) >= self.capacity
 
     async def _on_allocate(self, request: AllocateLeg) -> Contract:
-        if len(self._held) + len(self._opening) >= self.capacity:
+        if self._full:
             raise Refused(503, "no room on this media worker")
         return await self._take(request)
 
@@ -175,7 +169,7 @@ class MediaService:
                 return await self._open(key, request)
         finally:
             self._opening.discard(key)
-            await self._offer_room()
+            self._membership.room_changed()
 
     async def _open(self, key: LegKey, request: AllocateLeg) -> LegAllocated:
         opened = await self._opener.open(request)
@@ -302,7 +296,7 @@ class MediaService:
         metrics.LEGS.set(len(self._held))
         # The reply to CloseLeg goes out from one of these: they end behind it.
         self._do(_leave_all(held.subscriptions))
-        await self._offer_room()
+        self._membership.room_changed()
         return closed
 
     async def _give_up(self, held: _Held, reason: str, *, hung_up: bool = False) -> None:
@@ -318,24 +312,14 @@ class MediaService:
 
     # -- neighbours ------------------------------------------------------------------------------
 
-    async def _on_heartbeat(self, beat: Heartbeat) -> None:
-        self._neighbours.heard(beat.instance, self._loop.time())
-        if beat.service == "sip-ua":
-            self._owners.add(beat.instance)
-
     def _notice_lost_workers(self) -> None:
-        now = self._loop.time()
-        if not self._bus.connected:
-            self._neighbours.deaf(now)
-            return
-        lost = self._neighbours.lost(now)
+        lost = {beat.instance: beat.service for beat in self._neighbours.lost()}
         for held in self._held.values() if lost else ():
             if held.leg.asr_worker in lost:
                 held.leg.asr_lost()
         for name in lost:
             log.warning("worker.lost", worker=name)
-        if owners := lost & self._owners:
-            self._owners -= owners
+        if owners := {name for name, service in lost.items() if service == "sip-ua"}:
             self._do(self._close_orphans(owners))
 
     async def _close_orphans(self, lost: set[str]) -> None:
