@@ -257,3 +257,37 @@ def test_the_glossary_explains_each_word_once_and_only_words_in_use() -> None:
     words = re.sub(r"[^a-z0-9.]+", "", code.lower())
     unused = [term for term in terms if re.sub(r"[^a-z0-9.]+", "", term.removesuffix(" name")) not in words]
     assert unused == []
+
+
+# -- paths ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_files_that_a_document_names_are_there(name: str) -> None:
+    named = re.findall(r"`((?:services|shared|cli|tests|docs|scripts)/[\w./*-]+)`", (ROOT / name).read_text())
+    assert [path for path in named if not list(ROOT.glob(path.rstrip("/")))] == []
+
+
+def test_contributing_names_what_is_in_the_files() -> None:
+    """`NAME` in `path` of the recipes, so that a renamed constant is noticed."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    for path, name in [
+        ("shared/dialbus/contracts/commands.py", "ClientCommand"),
+        ("shared/dialbus/contracts/commands.py", "COMMANDS"),
+        ("shared/dialbus/contracts/events.py", "EVENTS"),
+        ("shared/dialbus/contracts/events.py", "CLIENT_EVENT"),
+        ("shared/dialbus/contracts/media.py", "ConfigureLeg"),
+        ("shared/dialbus/contracts/media.py", "RemoteMedia"),
+        ("shared/dialbus/config/values.py", "CodecName"),
+        ("services/media/media/audio/codec.py", "FORMATS"),
+        ("services/media/media/audio/codec.py", "make_codec"),
+        ("services/media/media/webrtc/sdp.py", "_FMTP"),
+        ("services/sip-ua/sip_ua/leg/translate.py", "CODECS"),
+        ("services/gateway/gateway/console/console.js", "KINDS"),
+        ("services/asr/asr/engine.py", "Transcriber"),
+        ("services/tts/tts/engine.py", "Synthesiser"),
+        ("services/tts/tts/engine.py", "PROVIDER"),
+    ]:
+        assert f"`{path}`" in text
+        assert f"`{name}`" in text
+        assert re.search(rf"\b{name}\b", (ROOT / path).read_text()), f"{name} is not in {path}"
