@@ -12,7 +12,7 @@ from dialbus.contracts.audio import AudioFrame
 from dialbus.contracts.base import Contract, Taken
 from dialbus.contracts.options import TranscriptionOption
 from dialbus.contracts.speech import CloseTranscription, OpenTranscription, Transcript, TranscriptionOpened
-from media.speech import recognition
+from media.speech import arrival, recognition
 from media.speech.recognition import Heard, Recognition
 
 
@@ -65,7 +65,14 @@ def faults() -> list[tuple[int, str]]:
     return []
 
 
-def _start(bus: FakeBus, heard: list[Heard], faults: list[tuple[int, str]], rate_hz: int = 16000) -> Recognition:
+def _start(
+    bus: FakeBus,
+    heard: list[Heard],
+    faults: list[tuple[int, str]],
+    rate_hz: int = 16000,
+    *,
+    is_there: Callable[[], bool] = lambda: True,
+) -> Recognition:
     started = Recognition(
         cast(Bus, bus),
         "c",
@@ -75,6 +82,7 @@ def _start(bus: FakeBus, heard: list[Heard], faults: list[tuple[int, str]], rate
         heard=heard.append,
         failed=lambda code, reason: faults.append((code, reason)),
         clock=lambda: 50.0,
+        is_there=is_there,
     )
     started.start()
     return started
@@ -219,6 +227,7 @@ async def test_a_session_begins_only_when_the_one_before_has_ended(
     session = Recognition(
         cast(Bus, bus), "c", "main", TranscriptionOption(), 16000,
         heard=heard.append, failed=lambda code, reason: None, clock=lambda: 0.0,
+        is_there=lambda: True,
     )  # fmt: skip
     session.start(after=before())
     session.begin(0, 1.0)
@@ -229,3 +238,82 @@ async def test_a_session_begins_only_when_the_one_before_has_ended(
     ended.set_result(None)
     await bus.last_frames(1)
     await session.close(0.2)
+
+
+async def test_what_is_said_before_the_first_worker_is_there_is_recognised_in_order(
+    heard: list[Heard], faults: list[tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrival, "_AGAIN_S", 0.01)
+    bus = FakeBus(*[NoResponder("asr.open")] * 5, TranscriptionOpened(worker="w1", model="m"))
+    session = _start(bus, heard, faults, is_there=lambda: False)
+    for index in (0, 1):
+        session.begin(index, 10.0)
+        session.audio(index, _ramp(2000, index))
+        session.end(index, 11.0, 2000)
+    await bus.last_frames(2)
+    await session.close(0.2)
+
+    assert [(frame.utterance, frame.sequence) for frame in bus.frames] == [("0", 0), ("0", 1), ("1", 0), ("1", 1)]
+    assert not faults
+
+
+async def test_text_that_overtakes_the_end_of_its_audio_is_heard(
+    heard: list[Heard], faults: list[tuple[int, str]]
+) -> None:
+    class Prompt(FakeBus):
+        async def publish_audio(self, frame: AudioFrame) -> None:
+            if frame.last:
+                assert self.transcripts is not None
+                await self.transcripts(Transcript(call_id="c", utterance=0, text="known", final=True))
+            await super().publish_audio(frame)
+
+    bus = Prompt()
+    session = _start(bus, heard, faults)
+    session.begin(0, 10.0)
+    session.end(0, 11.0, 0)
+    await bus.last_frames(1)
+    await session.close(0.2)
+
+    assert [item.transcript.text for item in heard] == ["known"]
+
+
+async def test_the_last_text_that_overtakes_the_answer_to_close_is_not_waited_for(
+    heard: list[Heard], faults: list[tuple[int, str]]
+) -> None:
+    class Closing(FakeBus):
+        async def request(self, message: Contract, *, timeout_s: float) -> Contract:
+            if isinstance(message, CloseTranscription):
+                assert self.transcripts is not None
+                await self.transcripts(Transcript(call_id="c", utterance=0, text="bye", final=True))
+            return await super().request(message, timeout_s=timeout_s)
+
+    bus = Closing()
+    session = _start(bus, heard, faults)
+    session.begin(0, 10.0)
+    session.end(0, 11.0, 0)
+    await bus.last_frames(1)
+    async with asyncio.timeout(2):
+        await session.close(60.0)
+
+    assert [item.transcript.text for item in heard] == ["bye"]
+
+
+async def test_a_worker_that_is_lost_while_its_audio_is_sent_is_not_taken_for_the_next_one(
+    heard: list[Heard], faults: list[tuple[int, str]]
+) -> None:
+    class Losing(FakeBus):
+        async def publish_audio(self, frame: AudioFrame) -> None:
+            if session.worker == "w1":
+                session.worker_lost()
+            await super().publish_audio(frame)
+
+    bus = Losing(TranscriptionOpened(worker="w1", model="m"), TranscriptionOpened(worker="w2", model="m"))
+    session = _start(bus, heard, faults)
+    session.begin(0, 10.0)
+    session.audio(0, _ramp(2000))
+    session.end(0, 11.0, 2000)
+    await bus.last_frames(1)
+    await session.close(0.2)
+
+    assert session.worker == "w2"
+    assert [frame.sequence for frame in bus.frames] == [0, 0, 1]

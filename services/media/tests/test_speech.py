@@ -11,6 +11,7 @@ from dialbus.bus import Bus, NoReply, NoResponder, Refused
 from dialbus.contracts.audio import AudioFrame
 from dialbus.contracts.base import Contract
 from dialbus.contracts.speech import CancelSpeech, Speak, SpeechTaken
+from media.speech import arrival
 from media.speech.synthesis import Speech
 
 
@@ -24,9 +25,13 @@ class FakeBus:
 
     async def request(self, message: Contract, *, timeout_s: float) -> Contract:
         self.said.append(message)
+        await self.overtaking()
         if isinstance(self.answer, Exception):
             raise self.answer
         return cast(Contract, self.answer)
+
+    async def overtaking(self) -> None:
+        """What happens between the question and its answer."""
 
     async def publish(self, message: Contract) -> None:
         self.said.append(message)
@@ -75,9 +80,11 @@ def _frame(sequence: int, *samples: int, utterance: str = "u1", **more: Any) -> 
     return AudioFrame("c", "server", utterance, sequence, 8000, np.array(samples, "<i2").tobytes(), **more)
 
 
-async def _open(bus: FakeBus, watchdog_s: float = 10.0) -> tuple[Speech, Listener]:
+async def _open(
+    bus: FakeBus, watchdog_s: float = 10.0, *, is_there: Callable[[], bool] = lambda: True
+) -> tuple[Speech, Listener]:
     listener = Listener()
-    speech = Speech(cast(Bus, bus), "c", "server", listener, watchdog_s)
+    speech = Speech(cast(Bus, bus), "c", "server", listener, watchdog_s, is_there=is_there)
     await speech.start()
     return speech, listener
 
@@ -171,3 +178,68 @@ async def test_a_cancelled_utterance_is_told_to_the_worker_and_its_audio_ignored
     assert [cancel.utterance_id for cancel in cancels] == ["u1", "u2"]
     assert listener.told == []
     assert bus.audio is None
+
+
+async def test_a_worker_that_comes_late_speaks_late_and_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrival, "_AGAIN_S", 0.02)
+
+    class Late(FakeBus):
+        async def overtaking(self) -> None:
+            if len(self.said) == 10:  # longer than a worker that was there may be silent
+                self.answer = SpeechTaken(worker="t1")
+                assert self.audio is not None
+                await self.audio(_frame(0, 1, last=True))
+
+    speech, listener = await _open(Late(NoResponder("tts.speak")), watchdog_s=0.1, is_there=lambda: False)
+    speech.request(_request())
+
+    assert await listener.until(2) == [("audio", "u1", [1]), ("done", "u1", False)]
+    await speech.close()
+
+
+async def test_audio_that_overtakes_the_answer_is_heard() -> None:
+    class Eager(FakeBus):
+        async def overtaking(self) -> None:
+            assert self.audio is not None
+            await self.audio(_frame(0, 1, 2))
+            await self.audio(_frame(1, last=True))
+
+    speech, listener = await _open(Eager())
+    speech.request(_request())
+
+    assert await listener.until(2) == [("audio", "u1", [1, 2]), ("done", "u1", False)]
+    await speech.close()
+
+
+async def test_audio_whose_answer_is_lost_is_heard() -> None:
+    class Mute(FakeBus):
+        async def overtaking(self) -> None:
+            assert self.audio is not None
+            await self.audio(_frame(0, 1))
+
+    bus = Mute(NoReply("tts.speak"))
+    speech, listener = await _open(bus)
+    speech.request(_request())
+    await listener.until(1)
+    await _settled()
+    assert bus.audio is not None
+    await bus.audio(_frame(1, 2, last=True))
+
+    assert listener.told == [("audio", "u1", [1]), ("audio", "u1", [2]), ("done", "u1", False)]
+    await speech.close()
+
+
+async def test_a_cancellation_that_overtakes_the_answer_is_told_to_the_worker() -> None:
+    class Interrupted(FakeBus):
+        async def overtaking(self) -> None:
+            speech.cancel("u1")
+            await asyncio.sleep(0)  # where the cancellation arrives
+
+    bus = Interrupted()
+    speech, listener = await _open(bus)
+    speech.request(_request())
+    await _settled()
+    await speech.close()
+
+    assert bus.said[1:] == [CancelSpeech(call_id="c", utterance_id="u1")]
+    assert listener.told == []

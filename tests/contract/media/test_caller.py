@@ -155,7 +155,7 @@ async def test_recognition_without_a_worker_is_one_error(dial: Dial) -> None:
     call = await dial()
 
     await call.configure(asr={})
-    error = await call.until("error")
+    error = await call.until("error", timeout_s=15.0)  # a first worker is waited for
 
     assert (error["sender"], error["code"]) == ("asr", 500)
 

@@ -161,7 +161,7 @@ async def test_speech_that_cannot_be_had_is_an_error_and_the_call_goes_on(
     call = await dial()
 
     await call.do("tts", text="hello", option=option)
-    await call.until("trackEnd")
+    await call.until("trackEnd", timeout_s=15.0)  # a first worker is waited for
 
     assert [event["event"] for event in call.events] == ["trackStart", "error", "trackEnd"]
     error = call.events[1]

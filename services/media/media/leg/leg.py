@@ -6,7 +6,7 @@ requests of the call's owner come in between. Nothing that the engine calls ever
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,8 +123,12 @@ class Leg:
         fetcher: Fetcher,
         loader: Loader,
         muted: set[str] | None = None,
+        *,
+        is_there: Callable[[str], bool],
     ) -> None:
-        """`muted` holds the ids of the call's muted tracks, shared by all its legs: one's server side is another."""
+        """`is_there` tells whether a ready worker of a service has been heard of.
+
+        `muted` holds the ids of the call's muted tracks, shared by all its legs: one's server side is another."""
         self.call_id = allocation.call_id
         self.leg_id = allocation.leg_id
         self._kind = allocation.kind
@@ -146,7 +150,8 @@ class Leg:
         self._loader = loader
         self._loop = asyncio.get_running_loop()
         self._outbox = Outbox(bus, self.call_id)
-        self._speech = Speech(bus, self.call_id, self._bus_track("server"), self)
+        self._speech = Speech(bus, self.call_id, self._bus_track("server"), self, is_there=lambda: is_there("tts"))
+        self._is_there = is_there
         self._wanted = _Wanted()
         self._refer = allocation.refer
         self._dtmf_to: Joinable | None = None
@@ -582,6 +587,7 @@ class Leg:
             heard=self._on_transcript,
             failed=lambda code, reason: self._complain("asr", code, reason),
             clock=time.time,
+            is_there=lambda: self._is_there("asr"),
         )
         self._recognition.start(after=before.close(FINALS_WAIT_S) if before is not None else None)
 

@@ -1,6 +1,7 @@
 """One leg's speech synthesis: texts to tts workers, audio back."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +12,7 @@ from dialbus import telemetry
 from dialbus.bus import Bus, NoReply, NoResponder, Refused, Subscription
 from dialbus.contracts.audio import AudioFrame
 from dialbus.contracts.speech import CancelSpeech, Speak
+from media.speech import arrival
 
 Pcm = npt.NDArray[np.int16]
 
@@ -51,8 +53,14 @@ class Speech:
         track: str,
         listener: Listener,
         watchdog_s: float = WATCHDOG_S,
+        *,
+        is_there: Callable[[], bool],
     ) -> None:
-        """`track` names the audio on the bus; no two legs of a call have the same."""
+        """`track` names the audio on the bus; no two legs of a call have the same.
+
+        `is_there` tells whether a ready tts worker has been heard of.
+        """
+        self._is_there = is_there
         self._log = log.bind(call_id=call_id)
         self._bus = bus
         self._call_id = call_id
@@ -97,7 +105,9 @@ class Speech:
 
     async def _ask(self, request: Speak) -> None:
         try:
-            await self._bus.request(request, timeout_s=_ASK_TIMEOUT_S)
+            await arrival.ask(
+                self._bus, request, timeout_s=_ASK_TIMEOUT_S, is_there=self._is_there, waiting=self._watch
+            )
         except Refused as refused:
             self._fail(request.utterance_id, refused.code, refused.reason, fatal=True)
         except NoResponder:

@@ -85,7 +85,7 @@ class MediaService:
         self._opener = EndpointOpener(me.bus, me.config)
         self._held: dict[LegKey, _Held] = {}
         self._opening: set[LegKey] = set()
-        self._neighbours = Neighbours(me.bus, "asr", "sip-ua")
+        self._neighbours = Neighbours(me.bus, "asr", "sip-ua", "tts")
         self._sessions: Sessions | None = None
         self._membership = Membership(
             QUEUE, [self._offer(kind) for kind in me.config.media.accept], has_room=lambda: not self._full
@@ -176,7 +176,17 @@ class MediaService:
         main = self._held.get((request.call_id, MAIN_LEG))
         muted = main.leg.muted if main is not None else None
         held = _Held(
-            Leg(self._bus, self._config, request, opened.endpoint, self._detector, self._fetcher, self._loader, muted)
+            Leg(
+                self._bus,
+                self._config,
+                request,
+                opened.endpoint,
+                self._detector,
+                self._fetcher,
+                self._loader,
+                muted,
+                is_there=self._is_there,
+            )
         )
         self._held[key] = held
         metrics.LEGS.set(len(self._held))
@@ -311,6 +321,10 @@ class MediaService:
             log.warning("leg.owner_not_told", call_id=leg.call_id, leg_id=leg.leg_id, error=str(error))
 
     # -- neighbours ------------------------------------------------------------------------------
+
+    def _is_there(self, service: str) -> bool:
+        """Whether a ready worker has been heard of: heartbeats begin when one is ready."""
+        return bool(self._neighbours.alive(service))
 
     def _notice_lost_workers(self) -> None:
         lost = {beat.instance: beat.service for beat in self._neighbours.lost()}
