@@ -12,7 +12,7 @@ from typing import Any
 
 from dialbus.machine import Key, Table
 from media.turn import playback
-from sip_ua.sip import transaction
+from sip_ua.sip import transaction, uac, uas
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "machines"
@@ -24,6 +24,8 @@ TABLES: dict[str, tuple[str, transaction.Table]] = {
 }
 
 MACHINES: dict[str, tuple[str, str, Table[Any, Any]]] = {
+    "session-uac": ("Session as UAC (RFC 3261 §13.2, §9.1)", "sip_ua/sip/uac.py", uac.UAC),
+    "session-uas": ("Session as UAS (RFC 3261 §13.3, §9.2)", "sip_ua/sip/uas.py", uas.UAS),
     "playback": ("Playback of a leg (protocol 2.5 to 2.8)", "media/turn/playback/machine.py", playback.TABLE),
 }
 """Tables of `dialbus.machine`, with the file that each is in."""
@@ -34,6 +36,7 @@ def machine_diagram(title: str, source: str, table: Table[Any, Any]) -> str:
 
     What leaves a state as it is, is told of the state. A move that may stay is drawn to where it may lead, only.
     """
+    table = _reachable(table)
     edges: dict[tuple[Enum, Enum], list[str]] = {}
     states = list(dict.fromkeys(state for state, _ in table))
     for (state, key), move in table.items():
@@ -57,6 +60,14 @@ def machine_diagram(title: str, source: str, table: Table[Any, Any]) -> str:
         targets = ", ".join(str(target.value) for target in move.targets) or "(stays)"
         lines.append(f"| {state.value} | {_words(key)} | `{move.handler.__qualname__}` | {targets} |")
     return "\n".join([*lines, ""])
+
+
+def _reachable(table: Table[Any, Any]) -> Table[Any, Any]:
+    """Without the states that two machines share parts for and this one never comes to; it begins in the first."""
+    states = [state for state, _ in table][:1]
+    for state in states:
+        states += [to for (at, _), move in table.items() if at is state for to in move.targets if to not in states]
+    return {(state, key): move for (state, key), move in table.items() if state in states}
 
 
 def _id(state: Enum) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -246,7 +247,7 @@ def test_challenge_without_credentials_or_scheme_is_a_refusal(challenge: tuple[s
 
 def test_cancel_before_any_response_waits_for_a_provisional_one() -> None:
     dialled = Dialled()
-    effects = dialled.call.cancel(0.5)
+    effects = dialled.call.hang_up(0.5)
     assert (wire(effects), told(effects)) == ([], [Cancelled()])
     effects = dialled.reply(180, now=1.0)
     cancel = request_in(effects, "CANCEL")
@@ -264,13 +265,13 @@ def test_cancel_while_ringing_goes_out_at_once_without_custom_headers() -> None:
     assert {"X-Tenant", "X-Bye", "X-Always"}.isdisjoint(
         name for name, _ in request_in(effects, "CANCEL").headers.lines()
     )
-    assert dialled.call.cancel(2.1) == []
+    assert dialled.call.hang_up(2.1) == []
 
 
 def test_answer_that_crosses_the_cancel_is_acknowledged_and_hung_up() -> None:
     dialled = Dialled()
     dialled.reply(180)
-    dialled.call.cancel(2.0)
+    dialled.call.hang_up(2.0)
     effects = dialled.reply(200, body=ANSWER, now=2.1)
     assert (wire(effects), told(effects)) == (["ACK", "BYE"], [])
     assert wire(dialled.reply(200, body=ANSWER, now=2.6)) == ["ACK"]
@@ -280,13 +281,13 @@ def test_cancel_after_a_challenge_waits_for_a_response_to_the_second_invite() ->
     dialled = Dialled(SECRET)
     dialled.reply(100)
     dialled.reply(401, CHALLENGE)
-    assert wire(dialled.call.cancel(2.0)) == []
+    assert wire(dialled.call.hang_up(2.0)) == []
     assert str(request_in(dialled.reply(100, now=2.1), "CANCEL").cseq) == "2 CANCEL"
 
 
 def test_challenge_after_a_cancel_is_not_answered() -> None:
     dialled = Dialled(SECRET)
-    dialled.call.cancel(0.5)
+    dialled.call.hang_up(0.5)
     assert dialled.reply(401, CHALLENGE) == []
 
 
@@ -759,12 +760,34 @@ def test_requests_of_ours_never_ask_for_a_session_timer_by_themselves() -> None:
     assert {"Supported", "Session-Expires", "Require"}.isdisjoint(name for name, _ in reinvite.headers.lines())
 
 
-def test_call_resumed_from_its_stored_dialog_can_be_hung_up_and_reoffered() -> None:
-    stored = Offering().up().dialog.to_json()
-    call = InviteSession(agent(), Dialog.from_json(stored))
-    assert str(request_in(call.reoffer(HOLD, 100.0), "INVITE").uri) == "sip:7455@192.0.2.15:5062"
-    effects = call.receive(peer_request(Dialog.from_json(stored), "BYE", 2), 101.0)
+def test_session_taken_over_by_another_process_can_be_reoffered_and_hung_up() -> None:
+    offering = Offering().up()
+    stored = json.dumps(offering.call.to_state(10.0))
+    call = UasSession.from_state(json.loads(stored), agent(), 5000.0)
+    assert str(request_in(call.reoffer(HOLD, 5001.0), "INVITE").uri) == "sip:7455@192.0.2.15:5062"
+    effects = call.receive(peer_request(offering.dialog, "BYE", 2), 5002.0)
     assert (wire(effects), told(effects)) == (["200 BYE"], [RemoteHangUp(None)])
+
+
+def test_offer_that_met_the_peers_is_made_again_by_whoever_took_the_session_over() -> None:
+    dialled = Dialled().answered()
+    reinvite = request_in(dialled.call.reoffer(HOLD, 5.0), "INVITE")
+    dialled.call.receive(response_to(reinvite, 491), 5.5)
+    taken = UacSession.from_state(json.loads(json.dumps(dialled.call.to_state(6.0))), dialled.call.agent, 106.0)
+    [(due, line)] = silence(taken, 200.0)
+    assert (due, line) == (pytest.approx(105.5 + 3.05), "INVITE")
+
+
+def test_password_is_not_in_the_state() -> None:
+    assert SECRET.password not in json.dumps(Dialled(SECRET).call.to_state(1.0))
+
+
+def test_status_line_of_a_session() -> None:
+    assert repr(Dialled().call) == "<UacSession calling, 0 dialogs>"
+    offering = Offering()
+    offering.call.answer(ANSWER, 1.0)
+    dialog = "<dialog k7Qm2x9@192.0.2.15-b81Fe0-Zt5Rw2Lp confirmed as UAS, CSeq 0/1>"
+    assert repr(offering.call) == f"<UasSession answered offer open due in 0.5 s, {dialog}>"
 
 
 # Any order of things.
@@ -772,54 +795,106 @@ def test_call_resumed_from_its_stored_dialog_can_be_hung_up_and_reoffered() -> N
 FINAL = (Refused, Cancelled, RemoteHangUp, AckMissing, SessionExpired)
 METHODS = ["ACK", "BYE", "INVITE", "UPDATE", "INFO", "MESSAGE", "REFER", "OPTIONS", "CANCEL"]
 STATUSES = [100, 180, 183, 200, 302, 401, 408, 481, 486, 491, 500]
+REFRESHED = ("Session-Expires", "1800")
 
-Step = Callable[[], list[SessionEffect]]
+Step = Callable[[UacSession | UasSession, float], list[SessionEffect]]
+"""What happens to a session at a moment."""
 
 
-def steps_of(party: Dialled | Offering, data: st.DataObject, number: int, seen: list[Request]) -> list[Step]:
+def steps_of(call: UacSession | UasSession, data: st.DataObject, number: int, seen: list[Request]) -> list[Step]:
     """Everything that may happen to a call next: a request, a response, a wish of the owner, silence."""
-    call, now = party.call, float(number)
+    silence_s = data.draw(st.sampled_from([0.0, 2.0, 40.0, 64.0]))
     steps: list[Step] = [
-        lambda: call.hang_up(now),
-        lambda: call.reoffer(HOLD, now),
-        lambda: call.answer_reoffer(ANSWER, now),
-        lambda: call.refuse_reoffer(now),
-        lambda: call.send_message(b"hi", now),
-        lambda: call.tick(now + data.draw(st.sampled_from([0.0, 40.0]))),
+        lambda call, now: call.hang_up(now),
+        lambda call, now: call.reoffer(HOLD, now),
+        lambda call, now: call.answer_reoffer(ANSWER, now),
+        lambda call, now: call.refuse_reoffer(now),
+        lambda call, now: call.send_message(b"hi", now),
+        lambda call, now: call.tick(now + silence_s),
     ]
     if isinstance(call, UasSession):
-        incoming = call
-        steps += [lambda: incoming.ring(now), lambda: incoming.answer(ANSWER, now), lambda: incoming.reject(now)]
+        steps += [
+            lambda call, now: as_uas(call).ring(now),
+            lambda call, now: as_uas(call).answer(ANSWER, now),
+            lambda call, now: as_uas(call).reject(now),
+        ]
     if call.dialog is not None:
         dialog, body = call.dialog, data.draw(st.sampled_from([b"", HOLD]))
-        request = peer_request(dialog, data.draw(st.sampled_from(METHODS)), number, SDP, body=body)
-        steps += [lambda: call.receive(request, now, request)] * 4
+        extra = data.draw(st.sampled_from([(SDP,), (SDP, REFRESHED, ("Supported", "timer"))]))
+        request = peer_request(dialog, data.draw(st.sampled_from(METHODS)), number, *extra, body=body)
+        steps += [lambda call, now: call.receive(request, now, request)] * 4
     if seen:
-        ours = data.draw(st.sampled_from(seen))
-        tag = data.draw(st.sampled_from(["bob", "eve"]))
+        ours = data.draw(st.sampled_from([*seen, *seen[-1:] * 4]))
+        tag = data.draw(st.sampled_from(["bob", "bob", "eve"]))
         response = response_to(ours, data.draw(st.sampled_from(STATUSES)), None, tag, [PHONE, CHALLENGE, SDP], ANSWER)
-        steps += [lambda: call.receive(response, now), lambda: call.failed(ours, 408, now)] * 2
+        steps += [lambda call, now: call.receive(response, now)] * 6 + [lambda call, now: call.failed(ours, 408, now)]
     return steps
 
 
-@given(st.booleans(), st.data())
-def test_whatever_happens_a_call_ends_at_most_once_and_is_forgotten_at_last(
-    outgoing: bool, data: st.DataObject
-) -> None:
-    party = Dialled(SECRET) if outgoing else Offering()
+def as_uas(call: UacSession | UasSession) -> UasSession:
+    assert isinstance(call, UasSession)
+    return call
+
+
+def begun(outgoing: bool, answered: bool) -> Dialled | Offering:
+    """A new session, or one that is up."""
+    if outgoing:
+        return Dialled(SECRET).answered() if answered else Dialled(SECRET)
+    return Offering().up() if answered else Offering()
+
+
+def any_story(party: Dialled | Offering, data: st.DataObject) -> tuple[list[Step], list[SessionEffect]]:
+    """Up to eleven things that happened to a session, a second apart, and all effects."""
     call, seen, heard = party.call, [], list(party.effects)
-    for number in range(1, data.draw(st.integers(1, 12))):
+    story: list[Step] = []
+    for number in range(2, data.draw(st.integers(2, 13))):
         seen += [effect.request for effect in heard if isinstance(effect, SendRequest) and effect.request not in seen]
-        try:
-            heard += data.draw(st.sampled_from(steps_of(party, data, number, seen)))()
-        except LocalProtocolError:
-            continue
+        story.append(data.draw(st.sampled_from(steps_of(call, data, number, seen))))
+        heard += happens(story[-1], call, float(number)) or []
+    return story, heard
+
+
+def happens(step: Step, call: UacSession | UasSession, now: float) -> list[SessionEffect] | None:
+    """The effects, None when the state does not allow what the owner wants."""
+    try:
+        return step(call, now)
+    except LocalProtocolError:
+        return None
+
+
+@given(st.booleans(), st.booleans(), st.data())
+def test_whatever_happens_a_call_ends_at_most_once_and_is_forgotten_at_last(
+    outgoing: bool, answered: bool, data: st.DataObject
+) -> None:
+    call = (party := begun(outgoing, answered)).call
+    _, heard = any_story(party, data)
     heard += call.hang_up(100.0)
     ends = [index for index, effect in enumerate(told(heard)) if isinstance(effect, FINAL)]
     assert len(ends) <= 1
     assert not ends or told(heard)[ends[0] + 1 :] == []
     silence(call, 300.0)
     assert call.finished
+
+
+@given(st.booleans(), st.booleans(), st.data())
+def test_session_that_another_process_takes_over_at_any_moment_goes_on_as_if_nothing_had_happened(
+    outgoing: bool, answered: bool, data: st.DataObject
+) -> None:
+    story, _ = any_story(begun(outgoing, answered), data)
+    before, shift = data.draw(st.integers(0, len(story))), data.draw(st.sampled_from([-0.5, 0.0, 4096.0]))
+    one, other = begun(outgoing, answered), begun(outgoing, answered)
+    for number, step in enumerate(story[:before], 2):
+        assert happens(step, one.call, float(number)) == happens(step, other.call, float(number))
+    moment = float(before + 1)
+    stored = json.loads(json.dumps(other.call.to_state(moment)))
+    cls: type[UacSession | UasSession] = type(other.call)
+    taken = cls.from_state(stored, other.call.agent, moment + shift, SECRET if outgoing else None)
+    assert taken.to_state(moment + shift) == stored
+    for number, step in enumerate(story[before:], before + 2):
+        assert happens(step, one.call, float(number)) == happens(step, taken, number + shift)
+    late = [(due - shift, what) for due, what in silence(taken, 300.0 + shift)]
+    assert late == [(pytest.approx(due), what) for due, what in silence(one.call, 300.0)]
+    assert taken.finished is one.call.finished
 
 
 # Outside of calls.

@@ -186,7 +186,7 @@ def test_cancelled_call_ends_on_both_sides_under_loss(seed: int) -> None:
     call = dial(ann, "192.0.2.2")
 
     def cancel() -> None:
-        ann.perform(call.cancel(wire.now))
+        ann.perform(call.hang_up(wire.now))
 
     wire.run(ann, bob, until=400.0, at={20.0: cancel})
 

@@ -14,7 +14,7 @@ from dialbus import telemetry
 from dialbus.config import Config
 from dialbus.contracts.media import RemoteMedia
 from dialbus.contracts.options import SipOption
-from sip_ua.call import Dial
+from sip_ua.call.effects import Dial
 from sip_ua.errors import BadAddress
 from sip_ua.leg import outbound
 from sip_ua.leg import translate as bridge

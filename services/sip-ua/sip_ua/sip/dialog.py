@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from sip_ua.sip.message import Request, Response
 from sip_ua.sip.uri import NameAddr, Uri, parse_name_addr, parse_uri
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Dialog:
     """One dialog, seen from our side; every field survives JSON. URIs are text as it stands in headers."""
 
@@ -88,20 +88,21 @@ class Dialog:
         """An early dialog of ours after its 2xx, whose Record-Route and Contact count anew (RFC 3261 §13.2.2.4)."""
         return replace(self.refreshed(response), route_set=_reversed_routes(response), state="confirmed")
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), separators=(",", ":"))
+    def to_state(self) -> dict[str, Any]:
+        """The dialog as plain data."""
+        return {**asdict(self), "route_set": list(self.route_set)}
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> Dialog:
-        """The dialog that `to_json` wrote; unknown keys are ignored. Raises ValueError for anything else."""
-        data: Any = json.loads(text)
-        if not isinstance(data, dict):
-            raise ValueError("a dialog is a JSON object")
+    def from_state(cls, state: Mapping[str, Any]) -> Dialog:
+        """The dialog that `to_state` told; unknown keys are ignored. Raises ValueError when one is missing."""
         names = {field.name for field in fields(cls)}
-        if missing := names - data.keys():
+        if missing := names - state.keys():
             raise ValueError(f"dialog lacks {', '.join(sorted(missing))}")
-        known = {name: data[name] for name in names}
+        known = {name: state[name] for name in names}
         return cls(**{**known, "route_set": tuple(known["route_set"])})
+
+    def __repr__(self) -> str:
+        return f"<dialog {self.id} {self.state} as {self.role}, CSeq {self.local_cseq}/{self.remote_cseq}>"
 
 
 def dialog_of_uac(request: Request, response: Response) -> Dialog:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from sip_ua.sip.grammar import (
     CALL_ID_RE,
@@ -22,7 +22,7 @@ from sip_ua.sip.grammar import (
     split_list,
 )
 from sip_ua.sip.headers import Headers
-from sip_ua.sip.uri import NameAddr, UnsupportedScheme, Uri, parse_name_addr
+from sip_ua.sip.uri import NameAddr, UnsupportedScheme, Uri, parse_name_addr, parse_uri
 
 SDP: Final = "application/sdp"
 MAX_CSEQ: Final = 2**31 - 1  # RFC 3261 §8.1.1.5
@@ -382,3 +382,19 @@ def stamp_received(request: Request, host: str, port: int) -> Request:
     first, *others = split_list(lines[index][1])
     lines[index] = ("Via", ", ".join((str(parse_via(first).stamped(host, port)), *others)))
     return replace(request, headers=Headers(lines))
+
+
+def message_to_state(message: Message) -> dict[str, Any]:
+    """A message as plain data; octets of the body are characters up to 255."""
+    kept = {"headers": [list(line) for line in message.headers.lines()], "body": message.body.decode("latin-1")}
+    if isinstance(message, Request):
+        return {"method": message.method, "uri": str(message.uri), **kept}
+    return {"status": message.status, "reason": message.reason, **kept}
+
+
+def message_from_state(state: dict[str, Any]) -> Message:
+    """The message that `message_to_state` told."""
+    headers, body = Headers((name, value) for name, value in state["headers"]), state["body"].encode("latin-1")
+    if "method" in state:
+        return Request(state["method"], parse_uri(state["uri"]), headers, body)
+    return Response(state["status"], state["reason"], headers, body)

@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
+from dialbus.machine import Move, Table, in_states
 from sip_ua.sip.agent import ALLOW, MAX_FORWARDS, Agent, SendRequest
 from sip_ua.sip.authentication import is_challenge, with_credentials
 from sip_ua.sip.dialog import dialog_of_uac
 from sip_ua.sip.digest import Credentials
+from sip_ua.sip.established import ENDED, ESTABLISHED, on_late_cancel, on_other_request
 from sip_ua.sip.extensions import custom
 from sip_ua.sip.headers import Headers
-from sip_ua.sip.invite_session import InviteSession, Phase, Timer
-from sip_ua.sip.message import REASON_PHRASES, SDP, Request, Response
+from sip_ua.sip.invite_session import OVER, PENDING, InviteSession, State
+from sip_ua.sip.message import REASON_PHRASES, SDP, Request, Response, message_from_state, message_to_state
+from sip_ua.sip.reoffer import on_early_reinvite, on_early_update
 from sip_ua.sip.session_effects import Answered, Cancelled, Progress, Refused, SessionEffect
+from sip_ua.sip.session_inputs import (
+    Bye,
+    Cancel,
+    Failure,
+    HangUp,
+    InviteFailed,
+    OtherRequest,
+    Provisional,
+    Reinvite,
+    Start,
+    Success,
+    Update,
+)
 from sip_ua.sip.uri import NameAddr
 
 
 class UacSession(InviteSession):
     """A call we place: INVITE with an offer, `Progress`, then `Answered`, `Refused` or `Cancelled`."""
+
+    invite: Request
+    """The INVITE that was sent last."""
 
     def __init__(
         self,
@@ -37,47 +56,44 @@ class UacSession(InviteSession):
         """`ringing_limit_s` is how long it may ring, when that is not what the agent's timers say."""
         super().__init__(
             agent,
-            contact=contact or agent.contact(caller.uri.user),
+            contact or agent.contact(caller.uri.user),
+            local_tag=agent.new_token(),
             credentials=credentials,
             hangup_headers=hangup_headers,
         )
         self.call_id = call_id
-        self.local_tag = agent.new_token()
-        self._invite = self._first_invite(caller, callee, sdp, headers or {})
-        self._ringing_limit_s = ringing_limit_s
-        self._tries = 0
-        self._provisional_seen = False
-        self._cancel_wanted = False
-
-    def start(self, now: float) -> list[SessionEffect]:
-        """Send the INVITE."""
-        self._now = now
-        self.phase = Phase.PENDING
-        self._emit(SendRequest(self._invite, self._invite.uri, self._ringing_limit_s))
-        return self._drain()
-
-    def cancel(self, now: float) -> list[SessionEffect]:
-        """Give the unanswered call up. `Cancelled` comes at once, CANCEL goes out as soon as RFC 3261 §9.1 allows.
-
-        A 2xx that crosses the CANCEL is acknowledged and hung up. Nothing happens when the call is answered or over.
-        """
-        self._now = now
-        if self.phase is Phase.PENDING:
-            self._give_up(Cancelled())
-        return self._drain()
-
-    def hang_up(self, now: float, headers: Mapping[str, str] | None = None) -> list[SessionEffect]:
-        """BYE when up, CANCEL when still unanswered."""
-        return self.cancel(now) if self.phase is Phase.PENDING else super().hang_up(now, headers)
+        self.invite = self._first_invite(caller, callee, sdp, headers or {})
+        self.ringing_limit_s = ringing_limit_s
+        self.tries = 0
+        """How often the INVITE was sent with credentials."""
 
     def failed(self, request: Request, status: Literal[408, 503], now: float) -> list[SessionEffect]:
         """The layer gave up on a request of ours; on the INVITE that is `Refused` with this status."""
-        if request.via.branch != self._invite.via.branch or request.method != "INVITE":
+        if request.via.branch != self.invite.via.branch or request.method != "INVITE":
             return super().failed(request, status, now)
-        self._now = now
-        if self.phase is Phase.PENDING:
-            self._give_up(Refused(status, REASON_PHRASES[status]))
-        return self._drain()
+        return self._wish(InviteFailed(status), now)
+
+    def send_invite(self) -> None:
+        self.emit(SendRequest(self.invite, self.invite.uri, self.ringing_limit_s))
+
+    def send_cancel(self) -> None:
+        """CANCEL: the INVITE's target, top Via and Routes (RFC 3261 §9.1); never with custom headers."""
+        invite = self.invite
+        items = [("Via", str(invite.via)), *(("Route", route) for route in invite.headers.get_all("Route"))]
+        items.append(("Max-Forwards", MAX_FORWARDS))
+        items += [line for line in invite.headers.lines() if line[0] in ("From", "To", "Call-ID")]
+        items.append(("CSeq", f"{invite.cseq.number} CANCEL"))
+        self.emit(SendRequest(Request("CANCEL", invite.uri, Headers(items)), invite.uri))
+        self.linger()
+
+    def acknowledge(self, success: Success) -> str:
+        """Acknowledge a 2xx to the INVITE in the dialog it makes or confirms; the remote tag of that."""
+        response = success.response
+        tag = response.to_tag or ""
+        early = self.dialogs.get(tag)
+        self.dialogs.put(dialog_of_uac(self.invite, response) if early is None else early.confirmed(response))
+        self.emit(self.dialogs.acknowledge(self.invite, tag))
+        return tag
 
     def _first_invite(self, caller: NameAddr, callee: NameAddr, sdp: bytes, headers: Mapping[str, str]) -> Request:
         items = [
@@ -95,85 +111,150 @@ class UacSession(InviteSession):
         ]
         return Request("INVITE", callee.uri.without_headers(), Headers(items), sdp)
 
-    def _on_response(self, response: Response) -> None:
-        if response.cseq != self._invite.cseq or response.via.branch != self._invite.via.branch:
-            super()._on_response(response)
+    def _receive_response(self, response: Response) -> None:
+        if response.cseq != self.invite.cseq or response.via.branch != self.invite.via.branch:
+            super()._receive_response(response)
         elif response.status < 200:
-            self._on_provisional(response)
-        elif response.status < 300:
-            self._on_success(response)
-        elif self.phase is Phase.PENDING and not self._retry_invite(response):
-            self._end(Refused(response.status, response.reason))
-
-    def _on_provisional(self, response: Response) -> None:
-        self._provisional_seen = True
-        if self.phase is Phase.ENDED and self._cancel_wanted:
-            self._send_cancel()
-        if self.phase is not Phase.PENDING or response.status == 100:
-            return
-        tag = response.to_tag or ""
-        if tag and tag not in self._dialogs:
-            self._dialogs[tag] = dialog_of_uac(self._invite, response)
-        self._emit(Progress(response.status, response.reason, response.sdp, tag))
-
-    def _on_success(self, response: Response) -> None:
-        """The first 2xx is the answer; from other forks, or after we gave up, it is acknowledged and hung up."""
-        tag = response.to_tag or ""
-        if ack := self._acks.get((tag, response.cseq.number)):
-            self._emit(ack)
-            return
-        early = self._dialogs.get(tag)
-        if early is None:
-            self._dialogs[tag] = dialog_of_uac(self._invite, response)
+            self.happen(Provisional(response))
+        elif response.status >= 300:
+            self.happen(Failure(response))
+        elif ack := self.dialogs.ack_again(response):
+            self.emit(ack)
         else:
-            self._dialogs[tag] = early.confirmed(response)
-        self._send_ack(self._invite, tag)
-        if self.phase is Phase.PENDING:
-            self.phase = Phase.UP
-            self._chosen = tag
-            self._emit(Answered(response.sdp, tag))
-        else:
-            self._send_bye(self.hangup_headers.items(), tag)
+            self.happen(Success(response))
 
-    def _retry_invite(self, response: Response) -> bool:
-        """Answer a challenge with a new INVITE: same Call-ID and From tag, higher CSeq (RFC 3261 §22.2)."""
-        if self.credentials is None or not is_challenge(response):
-            return False
-        cseq = self._invite.cseq.number + 1
-        again = with_credentials(self._invite, response, self.credentials, self.agent, cseq, self._tries)
-        if again is None:
-            return False
-        self._tries += 1
-        self._invite = again
-        self._provisional_seen = False
-        self._dialogs.clear()
-        self._emit(SendRequest(again, again.uri, self._ringing_limit_s))
-        return True
+    def to_state(self, now: float) -> dict[str, Any]:
+        state = super().to_state(now)
+        invite = message_to_state(self.invite)
+        return state | {
+            "role": "UAC",
+            "invite": invite,
+            "ringing_limit_s": self.ringing_limit_s,
+            "tries": self.tries,
+        }
 
-    def _give_up(self, effect: SessionEffect) -> None:
-        self._cancel_wanted = True
-        self._end(effect)
-        if self._provisional_seen:
-            self._send_cancel()
+    @classmethod
+    def from_state(
+        cls, state: dict[str, Any], agent: Agent, now: float, credentials: Credentials | None = None
+    ) -> UacSession:
+        """The session that `to_state` told; `now` is this moment, on the clock of this process."""
+        session = cls.__new__(cls)
+        session._load(state, agent, now, credentials)
+        invite = message_from_state(state["invite"])
+        assert isinstance(invite, Request)
+        session.invite, session.call_id = invite, invite.call_id
+        session.ringing_limit_s, session.tries = state["ringing_limit_s"], state["tries"]
+        return session
 
-    def _send_cancel(self) -> None:
-        """CANCEL: the INVITE's target, top Via and Routes (RFC 3261 §9.1); never with custom headers."""
-        self._cancel_wanted = False
-        invite = self._invite
-        items = [("Via", str(invite.via)), *(("Route", route) for route in invite.headers.get_all("Route"))]
-        items.append(("Max-Forwards", MAX_FORWARDS))
-        items += [line for line in invite.headers.lines() if line[0] in ("From", "To", "Call-ID")]
-        items.append(("CSeq", f"{invite.cseq.number} CANCEL"))
-        self._emit(SendRequest(Request("CANCEL", invite.uri, Headers(items)), invite.uri))
-        self._arm(Timer.LINGER, self.agent.timers.t1_x64)
 
-    def _local_tag(self) -> str | None:
-        return self.local_tag
+# Handlers of the table below.
 
-    def _on_bye(self, request: Request) -> None:
-        """A callee may not hang up before its 2xx; if one does, only its own branch is forgotten."""
-        if self.phase is Phase.PENDING:
-            self._reply(request, 200)
-            del self._dialogs[request.from_tag or ""]
-        else:
-            super()._on_bye(request)
+
+def start(session: UacSession, _: Start) -> None:
+    session.state = State.CALLING
+    session.send_invite()
+
+
+def on_provisional(session: UacSession, provisional: Provisional) -> None:
+    response = provisional.response
+    session.state = State.PROCEEDING
+    if response.status == 100:
+        return
+    tag = response.to_tag or ""
+    if tag and session.dialogs.get(tag) is None:
+        session.dialogs.put(dialog_of_uac(session.invite, response))
+    session.emit(Progress(response.status, response.reason, response.sdp, tag))
+
+
+def on_answer(session: UacSession, success: Success) -> None:
+    """The first 2xx is the answer."""
+    tag = session.acknowledge(success)
+    session.dialogs.choose(tag)
+    session.state = State.CONFIRMED
+    session.emit(Answered(success.response.sdp, tag))
+
+
+def on_other_fork(session: UacSession, success: Success) -> None:
+    """A 2xx of another fork is acknowledged and hung up (RFC 3261 §13.2.2.4)."""
+    session.bye(session.hangup_headers.items(), session.acknowledge(success))
+
+
+def on_late_answer(session: UacSession, success: Success) -> None:
+    """So is one that crossed our CANCEL."""
+    on_other_fork(session, success)
+    session.linger()
+
+
+def on_failure(session: UacSession, failure: Failure) -> None:
+    """The peer's refusal, or a challenge, which is answered by a new INVITE: same Call-ID and From tag, higher CSeq
+    (RFC 3261 §22.2)."""
+    response, again = failure.response, None
+    if session.credentials is not None and is_challenge(response):
+        cseq = session.invite.cseq.number + 1
+        again = with_credentials(session.invite, response, session.credentials, session.agent, cseq, session.tries)
+    if again is None:
+        session.close(State.ENDED, Refused(response.status, response.reason))
+        return
+    session.tries += 1
+    session.invite = again
+    session.dialogs.clear()
+    session.state = State.CALLING
+    session.send_invite()
+
+
+def give_up(session: UacSession, _: HangUp) -> None:
+    session.close(State.GIVEN_UP, Cancelled())
+
+
+def cancel(session: UacSession, _: HangUp) -> None:
+    session.close(State.ENDED, Cancelled())
+    session.send_cancel()
+
+
+def on_no_response(session: UacSession, failed: InviteFailed) -> None:
+    session.close(State.GIVEN_UP, Refused(failed.status, REASON_PHRASES[failed.status]))
+
+
+def on_no_answer(session: UacSession, failed: InviteFailed) -> None:
+    session.close(State.ENDED, Refused(failed.status, REASON_PHRASES[failed.status]))
+    session.send_cancel()
+
+
+def cancel_at_last(session: UacSession, _: Provisional) -> None:
+    session.state = State.ENDED
+    session.send_cancel()
+
+
+def on_early_bye(session: UacSession, bye: Bye) -> None:
+    """A callee may not hang up before its 2xx; if one does, only its own branch is forgotten."""
+    session.reply(bye.request, 200)
+    session.dialogs.forget(bye.request.from_tag or "")
+
+
+# RFC 3261 §13.2 (INVITE), §9.1 (CANCEL), §13.2.2.4 (2xx of several forks).
+UAC: Table[State, Any] = {
+    (State.NEW, Start): Move(start, State.CALLING),
+    **in_states(
+        PENDING,
+        {
+            Provisional: Move(on_provisional, State.PROCEEDING),
+            Success: Move(on_answer, State.CONFIRMED),
+            Failure: Move(on_failure, State.CALLING, State.ENDED),
+            Bye: Move(on_early_bye),
+            Reinvite: Move(on_early_reinvite),
+            Update: Move(on_early_update),
+            OtherRequest: Move(on_other_request),
+            Cancel: Move(on_late_cancel),
+        },
+    ),
+    (State.CALLING, HangUp): Move(give_up, State.GIVEN_UP),
+    (State.CALLING, InviteFailed): Move(on_no_response, State.GIVEN_UP),
+    (State.PROCEEDING, HangUp): Move(cancel, State.ENDED),
+    (State.PROCEEDING, InviteFailed): Move(on_no_answer, State.ENDED),
+    (State.GIVEN_UP, Provisional): Move(cancel_at_last, State.ENDED),
+    **ESTABLISHED,
+    (State.CONFIRMED, Success): Move(on_other_fork),
+    **ENDED,
+    **in_states(OVER, {Success: Move(on_late_answer)}),
+}
+UacSession.TABLE = UAC

@@ -7,16 +7,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
+from dialbus.machine import Move, Table
 from sip_ua.sip.agent import ALLOW, Agent, LocalProtocolError, SendResponse
 from sip_ua.sip.dialog import dialog_of_uas
 from sip_ua.sip.digest import Credentials
+from sip_ua.sip.established import ENDED, ESTABLISHED, on_other_request
 from sip_ua.sip.extensions import SUPPORTED, HeaderItems, custom, reason_text, reason_value, unsupported
 from sip_ua.sip.identity import Key, server_key
-from sip_ua.sip.invite_session import InviteSession, Phase, Timer
-from sip_ua.sip.message import SDP, Request, Response, response_to
-from sip_ua.sip.session_effects import Cancelled, Offered, RemoteHangUp, SessionEffect
+from sip_ua.sip.invite_session import InviteSession, State
+from sip_ua.sip.message import SDP, Request, Response, message_from_state, message_to_state, response_to
+from sip_ua.sip.reoffer import await_ack, on_early_reinvite, on_early_update
+from sip_ua.sip.session_effects import Cancelled, Offered, SessionEffect
+from sip_ua.sip.session_inputs import (
+    Answer,
+    Bye,
+    Cancel,
+    HangUp,
+    OtherRequest,
+    Reinvite,
+    Reject,
+    Ring,
+    Start,
+    Timer,
+    Update,
+)
+from sip_ua.sip.session_timer import SessionTimer
 from sip_ua.sip.uri import NameAddr
 
 PROVISIONAL_REFRESH_S: Final = 60.0
@@ -38,50 +55,27 @@ class UasSession(InviteSession):
     ) -> None:
         super().__init__(
             agent,
-            contact=contact or agent.contact(invite.to.uri.user if invite.to.uri.scheme != "tel" else None),
+            contact or agent.contact(invite.to.uri.user if invite.to.uri.scheme != "tel" else None),
+            local_tag=local_tag,
             credentials=credentials,
             hangup_headers=hangup_headers,
         )
         self.invite = invite
         self.call_id = invite.call_id
-        self.local_tag = local_tag
+        self.provisional: Response | None = None
+        """The one to be sent again."""
         dialog = dialog_of_uas(invite, local_tag)
-        self._dialogs[dialog.remote_tag] = dialog
-        self._chosen = dialog.remote_tag
-        self._provisional: Response | None = None
+        self.dialogs.put(dialog)
+        self.dialogs.choose(dialog.remote_tag)
 
     @property
     def invite_key(self) -> Key:
         """The INVITE's server transaction, by which the shell finds the call of a CANCEL."""
         return server_key(self.invite)
 
-    def start(self, now: float) -> list[SessionEffect]:
-        """Answer 100 and offer the call; or refuse at once what the INVITE asks and we cannot give."""
-        self._now = now
-        self.phase = Phase.PENDING
-        invite = self.invite
-        if required := unsupported(invite):
-            self._refuse(420, headers=[("Unsupported", ", ".join(required))])
-        elif invite.body and invite.content_type != SDP:
-            self._refuse(415, headers=[("Accept", SDP)])
-        elif self._session_refused(invite):
-            self._end(None)
-        else:
-            self._emit(SendResponse(response_to(invite, 100)))
-            self._emit(Offered(invite.sdp))
-        return self._drain()
-
     def ring(self, now: float, sdp: bytes | None = None, headers: HeaderItems = ()) -> list[SessionEffect]:
         """Send 180, or 183 with an SDP answer for early media. May be repeated. Nothing once answered or over."""
-        self._now = now
-        if self.phase is Phase.PENDING:
-            items = [*self._dialog_headers(), *custom(headers)]
-            if sdp is not None:
-                items.append(("Content-Type", SDP))
-            status = 180 if sdp is None else 183
-            response = response_to(self.invite, status, None, self.local_tag, items, sdp or b"")
-            self._send_provisional(response)
-        return self._drain()
+        return self._wish(Ring(sdp, tuple(headers)), now)
 
     def answer(self, sdp: bytes, now: float, headers: HeaderItems = ()) -> list[SessionEffect]:
         """Send 200 with our answer (our offer, if the INVITE had none), repeated until the ACK.
@@ -89,19 +83,7 @@ class UasSession(InviteSession):
         The call counts as up from here; `Acknowledged` or `AckMissing` follows. Raises LocalProtocolError when
         the call is not pending.
         """
-        self._now = now
-        if self.phase is not Phase.PENDING:
-            raise LocalProtocolError("only a pending call can be answered")
-        self.phase = Phase.UP
-        self._timers.clear()
-        items = [*self._dialog_headers(), ("User-Agent", self.agent.user_agent)]
-        items += [*self._session_headers(self.invite), *custom(headers), ("Content-Type", SDP)]
-        response = response_to(self.invite, 200, None, self.local_tag, items, sdp)
-        assert self._chosen is not None
-        self._dialogs[self._chosen] = replace(self._dialogs[self._chosen], state="confirmed")
-        self._emit(SendResponse(response))
-        self._await_ack(response, carries_offer=self.invite.sdp is None, initial=True)
-        return self._drain()
+        return self._wish(Answer(sdp, tuple(headers)), now, "only a pending call can be answered")
 
     def reject(
         self, now: float, status: int = 603, reason: str | None = None, headers: HeaderItems = ()
@@ -112,50 +94,118 @@ class UasSession(InviteSession):
         """
         if not 300 <= status <= 699:
             raise LocalProtocolError(f"{status} does not refuse a call")
-        self._now = now
-        if self.phase is Phase.PENDING:
-            told = [] if reason is None else [("Reason", reason_value(status, reason))]
-            self._refuse(status, headers=[*told, *custom(headers)])
-        return self._drain()
+        told = [] if reason is None else [("Reason", reason_value(status, reason))]
+        return self._wish(Reject(status, (*told, *headers)), now)
 
-    def hang_up(self, now: float, headers: Mapping[str, str] | None = None) -> list[SessionEffect]:
-        """BYE when answered, 603 when still pending."""
-        return self.reject(now) if self.phase is Phase.PENDING else super().hang_up(now, headers)
+    def refuse(self, status: int, headers: HeaderItems = (), effect: SessionEffect | None = None) -> None:
+        """Answer the INVITE finally, by 300–699."""
+        self.reply(self.invite, status, headers=headers)
+        self.close(State.ENDED, effect)
 
-    def _refuse(self, status: int, headers: HeaderItems = ()) -> None:
-        self._reply(self.invite, status, headers=headers)
-        self._end(None)
+    def to_state(self, now: float) -> dict[str, Any]:
+        provisional = None if self.provisional is None else message_to_state(self.provisional)
+        invite = message_to_state(self.invite)
+        return super().to_state(now) | {"role": "UAS", "invite": invite, "provisional": provisional}
 
-    def _send_provisional(self, response: Response) -> None:
-        self._provisional = response
-        self._emit(SendResponse(response))
-        self._arm(Timer.PROVISIONAL_AGAIN, PROVISIONAL_REFRESH_S)
+    @classmethod
+    def from_state(
+        cls, state: dict[str, Any], agent: Agent, now: float, credentials: Credentials | None = None
+    ) -> UasSession:
+        """The session that `to_state` told; `now` is this moment, on the clock of this process."""
+        session = cls.__new__(cls)
+        session._load(state, agent, now, credentials)
+        invite = message_from_state(state["invite"])
+        assert isinstance(invite, Request)
+        session.invite, session.call_id, session.provisional = invite, invite.call_id, None
+        if state["provisional"] is not None:
+            provisional = message_from_state(state["provisional"])
+            assert isinstance(provisional, Response)
+            session.provisional = provisional
+        return session
 
-    def _on_timer(self, timer: Timer) -> None:
-        if timer is Timer.PROVISIONAL_AGAIN and self._provisional is not None:
-            self._send_provisional(self._provisional)
-        else:
-            super()._on_timer(timer)
 
-    def _on_cancel(self, cancel: Request, cancels: Request | None) -> None:
-        if self.phase is not Phase.PENDING:
-            super()._on_cancel(cancel, cancels)
-            return
-        self._reply(cancel, 200)
-        self._reply(self.invite, 487)
-        self._end(Cancelled(reason_text(cancel)))
+# Handlers of the table below.
 
-    def _on_bye(self, request: Request) -> None:
-        """A caller may also end its early dialog; the INVITE is then answered 487 (RFC 3261 §15.1.2)."""
-        self._reply(request, 200)
-        if self.phase is Phase.PENDING:
-            self._reply(self.invite, 487)
-            self._end(Cancelled(reason_text(request)))
-        else:
-            self._end(RemoteHangUp(reason_text(request)))
 
-    def _local_tag(self) -> str | None:
-        return self.local_tag
+def start(session: UasSession, _: Start) -> None:
+    session.state = State.PROCEEDING
+    invite = session.invite
+    if required := unsupported(invite):
+        session.refuse(420, [("Unsupported", ", ".join(required))])
+    elif invite.body and invite.content_type != SDP:
+        session.refuse(415, [("Accept", SDP)])
+    elif (headers := SessionTimer.refused(invite)) is not None:
+        session.refuse(422, headers)
+    else:
+        session.emit(SendResponse(response_to(invite, 100)))
+        session.emit(Offered(invite.sdp))
+
+
+def ring(session: UasSession, ring: Ring) -> None:
+    items = [*session.dialog_headers(), *custom(ring.headers)]
+    if ring.sdp is not None:
+        items.append(("Content-Type", SDP))
+    status = 180 if ring.sdp is None else 183
+    session.provisional = response_to(session.invite, status, None, session.local_tag, items, ring.sdp or b"")
+    send_provisional(session)
+
+
+def send_provisional(session: UasSession, _: Timer | None = None) -> None:
+    if session.provisional is not None:
+        session.emit(SendResponse(session.provisional))
+        session.arm(Timer.PROVISIONAL_AGAIN, PROVISIONAL_REFRESH_S)
+
+
+def answer(session: UasSession, answer: Answer) -> None:
+    dialog = session.dialogs.current
+    assert dialog is not None
+    session.state = State.ANSWERED
+    session.disarm(*Timer)
+    items = [*session.dialog_headers(), ("User-Agent", session.agent.user_agent)]
+    items += [*session.session_timer.accept(session.invite, session.now), *custom(answer.headers)]
+    items.append(("Content-Type", SDP))
+    response = response_to(session.invite, 200, None, session.local_tag, items, answer.sdp)
+    session.dialogs.put(replace(dialog, state="confirmed"))
+    session.emit(SendResponse(response))
+    await_ack(session, response, carries_offer=session.invite.sdp is None)
+
+
+def reject(session: UasSession, rejection: Reject) -> None:
+    session.refuse(rejection.status, custom(rejection.headers))
+
+
+def decline(session: UasSession, _: HangUp) -> None:
+    session.refuse(603)
+
+
+def on_cancel(session: UasSession, cancel: Cancel) -> None:
+    session.reply(cancel.request, 200)
+    session.refuse(487, effect=Cancelled(reason_text(cancel.request)))
+
+
+def on_early_bye(session: UasSession, bye: Bye) -> None:
+    """A caller may also end its early dialog; the INVITE is then answered 487 (RFC 3261 §15.1.2)."""
+    session.reply(bye.request, 200)
+    session.refuse(487, effect=Cancelled(reason_text(bye.request)))
+
+
+# RFC 3261 §13.3 (INVITE), §9.2 (CANCEL), §15.1.2 (BYE).
+UAS: Table[State, Any] = {
+    (State.NEW, Start): Move(start, State.PROCEEDING, State.ENDED),
+    (State.PROCEEDING, Ring): Move(ring),
+    (State.PROCEEDING, Timer.PROVISIONAL_AGAIN): Move(send_provisional),
+    (State.PROCEEDING, Answer): Move(answer, State.ANSWERED),
+    (State.PROCEEDING, Reject): Move(reject, State.ENDED),
+    (State.PROCEEDING, HangUp): Move(decline, State.ENDED),
+    (State.PROCEEDING, Cancel): Move(on_cancel, State.ENDED),
+    (State.PROCEEDING, Bye): Move(on_early_bye, State.ENDED),
+    (State.PROCEEDING, Reinvite): Move(on_early_reinvite),
+    (State.PROCEEDING, Update): Move(on_early_update),
+    (State.PROCEEDING, OtherRequest): Move(on_other_request),
+    **ESTABLISHED,
+    **ENDED,
+}
+UasSession.TABLE = UAS
 
 
 def answer_outside_dialog(request: Request, agent: Agent) -> Response | None:

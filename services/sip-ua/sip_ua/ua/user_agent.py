@@ -18,6 +18,7 @@ from dialbus.config import HostPort
 from sip_ua.errors import Unresolvable
 from sip_ua.sip.agent import Agent, SendAck, SendRequest, SendResponse
 from sip_ua.sip.identity import Key, server_key
+from sip_ua.sip.invite_session import InviteSession
 from sip_ua.sip.message import Message, Request, Response, write
 from sip_ua.sip.parser import ParseError, is_keepalive, parse
 from sip_ua.sip.transaction_layer import Address, Failed, Finished, LayerEffect, Received, TransactionLayer, Transmit
@@ -82,7 +83,7 @@ class TransactionUser:
     def receive(self, message: Message, now: float, cancels: Request | None) -> None:
         """A message of this user's dialog or transactions."""
         core: Any = self.core
-        if hasattr(core, "phase"):
+        if isinstance(core, InviteSession):
             self.perform(core.receive(message, now, cancels))
         elif isinstance(message, Response):
             self.perform(core.receive(message, now))
