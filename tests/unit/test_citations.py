@@ -268,6 +268,12 @@ def test_files_that_a_document_names_are_there(name: str) -> None:
     assert [path for path in named if not list(ROOT.glob(path.rstrip("/")))] == []
 
 
+@pytest.mark.parametrize("readme", sorted((ROOT / "services").glob("*/README.md")), ids=lambda path: path.parent.name)
+def test_files_that_a_service_names_are_in_it(readme: Path) -> None:
+    named = re.findall(r"`((?:[\w-]+/)*(?:[\w-]+\.py|[\w-]+/))`", readme.read_text())
+    assert [name for name in named if not list(readme.parent.rglob(name.rstrip("/")))] == []
+
+
 def test_contributing_names_what_is_in_the_files() -> None:
     """`NAME` in `path` of the recipes, so that a renamed constant is noticed."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
