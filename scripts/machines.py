@@ -12,7 +12,7 @@ from typing import Any
 
 from dialbus.machine import Key, Table
 from media.turn import playback
-from sip_ua.sip import transaction, uac, uas
+from sip_ua.sip import registration, transaction, uac, uas
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "machines"
@@ -26,6 +26,7 @@ TABLES: dict[str, tuple[str, transaction.Table]] = {
 MACHINES: dict[str, tuple[str, str, Table[Any, Any]]] = {
     "session-uac": ("Session as UAC (RFC 3261 §13.2, §9.1)", "sip_ua/sip/uac.py", uac.UAC),
     "session-uas": ("Session as UAS (RFC 3261 §13.3, §9.2)", "sip_ua/sip/uas.py", uas.UAS),
+    "registration": ("Registration (RFC 3261 §10)", "sip_ua/sip/registration.py", registration.TABLE),
     "playback": ("Playback of a leg (protocol 2.5 to 2.8)", "media/turn/playback/machine.py", playback.TABLE),
 }
 """Tables of `dialbus.machine`, with the file that each is in."""

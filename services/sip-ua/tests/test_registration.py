@@ -1,9 +1,12 @@
 """REGISTER as stories: granted, challenged, refreshed, refused, moved, removed."""
 
 import itertools
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sip_ua.sip.agent import Agent, SendRequest
 from sip_ua.sip.digest import Credentials
@@ -197,3 +200,53 @@ def test_foreign_and_provisional_responses_are_ignored() -> None:
     machine.receive(reply(register, 200, ALIVE), 0.2)
     assert machine.receive(reply(register, 500), 0.3) == []
     assert machine.state is RegistrationState.REGISTERED
+
+
+# Taken over by another process.
+
+Step = Callable[[Registration, float], list[RegistrationEffect]]
+BRIEF = ("Min-Expires", "7200")
+
+
+def steps_of(seen: list[Request], data: st.DataObject) -> list[Step]:
+    """Everything that may happen to a registration next."""
+    silence_s = data.draw(st.sampled_from([0.0, 64.0, 4000.0]))
+    steps: list[Step] = [
+        lambda machine, now: machine.stop(now),
+        lambda machine, now: machine.tick(now + silence_s),
+        lambda machine, now: machine.failed(seen[-1], 408, now),
+    ]
+    status = data.draw(st.sampled_from([100, 200, 401, 423, 503]))
+    extra = data.draw(st.sampled_from([(ALIVE,), (CHALLENGE,), (STALE,), (BRIEF,)]))
+    where = data.draw(st.sampled_from(["", ";rport=40000;received=198.51.100.7"]))
+    response = reply(data.draw(st.sampled_from(seen[-2:])), status, *extra, seen=where)
+    return steps + [lambda machine, now: machine.receive(response, now)] * 9
+
+
+@given(st.data())
+def test_registration_that_another_process_takes_over_goes_on_as_if_nothing_had_happened(data: st.DataObject) -> None:
+    first, story = registration(), list[Step]()
+    seen = [sent(first.start(0.0))]
+    for number in range(1, data.draw(st.integers(1, 10))):
+        story.append(data.draw(st.sampled_from(steps_of(seen, data))))
+        seen += [effect.request for effect in story[-1](first, float(number)) if isinstance(effect, SendRequest)]
+    before, shift = data.draw(st.integers(0, len(story))), data.draw(st.sampled_from([-0.5, 0.0, 4096.0]))
+    one, other = registration(), registration()
+    assert one.start(0.0) == other.start(0.0)
+    for number, step in enumerate(story[:before], 1):
+        assert step(one, float(number)) == step(other, float(number))
+    stored = json.loads(json.dumps(other.to_state(float(before))))
+    taken = Registration.from_state(stored, other.agent, before + shift, SECRET)
+    assert taken.to_state(before + shift) == stored
+    assert SECRET.password not in json.dumps(stored)
+    for number, step in enumerate(story[before:], before + 1):
+        assert step(one, float(number)) == step(taken, number + shift)
+    assert (taken.finished, taken.deadline is None) == (one.finished, one.deadline is None)
+
+
+def test_status_line_of_a_registration() -> None:
+    machine = registration()
+    register = sent(machine.start(0.0))
+    assert repr(machine) == "<Registration of sip:7301@pbx.example trying, CSeq 1 waits for its answer>"
+    machine.receive(reply(register, 200, ALIVE), 1.0)
+    assert repr(machine) == "<Registration of sip:7301@pbx.example registered, due in 150.0 s>"
