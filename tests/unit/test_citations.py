@@ -102,11 +102,22 @@ def test_no_anchor_stands_twice() -> None:
     assert sorted(set(ids)) == sorted(ids)
 
 
+def slugs(document: str) -> set[str]:
+    """The anchors that headings get: lower case, blanks to hyphens, punctuation dropped."""
+    headings = re.findall(r"^#+ (.+)", document, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_links_of_the_documents_lead_somewhere() -> None:
     for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "services").glob("*/README.md")]:
-        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", path.read_text()):
-            if "://" not in target:
-                assert (path.parent / target).exists(), f"{path.relative_to(ROOT)}: {target}"
+        for target, heading in re.findall(r"\]\(([^)#\s]*)(?:#([^)]*))?\)", path.read_text()):
+            if "://" in target:
+                continue
+            leads_to = path.parent / target if target else path
+            where = f"{path.relative_to(ROOT)}: {target}#{heading}"
+            assert leads_to.exists(), where
+            if heading and leads_to.suffix == ".md":
+                assert heading in slugs(leads_to.read_text()), where
 
 
 def test_a_section_sign_has_its_standard_in_the_same_file() -> None:
