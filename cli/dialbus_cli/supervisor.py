@@ -371,16 +371,28 @@ class Supervisor:
                 still = [name for name in pending if not waiting[name].done()]
                 if still:
                     self._say(f"waiting for {', '.join(still)}")
+            await self._exchange_ready(folder, deadline)
         finally:
             for task in waiting.values():
                 task.cancel()
 
     async def _one_ready(self, folder: Path, service: str, child: Child) -> None:
-        """Return when the running process has announced itself and its /health is ready."""
+        """Return when the running process has announced itself and its /health is ready, whatever the others do."""
         while True:
-            facts = announcement(folder, service, child.instance)
-            if facts is not None and facts.get("pid") == child.pid and await _healthy(str(facts.get("health", ""))):
+            facts = announcement(folder, service, child.instance) or {}
+            if facts.get("pid") == child.pid and await _healthy(f"{facts.get('health', '')}?service={service}"):
                 return
+            await asyncio.sleep(0.05)
+
+    async def _exchange_ready(self, folder: Path, deadline: float) -> None:
+        """Return when the gateway has heard a ready worker of each service, so that a call finds them."""
+        gateway = self._children["gateway"][0]
+        while True:
+            facts = announcement(folder, "gateway", gateway.instance) or {}
+            if await _healthy(str(facts.get("health", ""))):
+                return
+            if time.monotonic() > deadline:
+                raise CannotRun(1, f"not ready after {START_WITHIN_S:.0f} s: the gateway has yet to hear every service")
             await asyncio.sleep(0.05)
 
     def _welcome(self, folder: Path, after_s: float) -> None:

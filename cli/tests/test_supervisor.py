@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,9 +37,14 @@ def told(*_):
     if fault != "stubborn":
         os._exit(0)
 signal.signal(signal.SIGTERM, told)
+asked = []
 class Health(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        self.send_response(200); self.end_headers(); self.wfile.write(b'{"calls": 2}' if fault == "busy" else b"{}")
+        asked.append(self.path)
+        starting = fault == "starting" and self.path == "/health" and asked.count("/health") <= 3
+        self.send_response(503 if starting else 200)
+        self.send_header("asked", " ".join(asked)); self.end_headers()
+        self.wfile.write(b'{"calls": 2}' if fault == "busy" else b"{}")
     def log_message(self, *_): pass
 server = http.server.HTTPServer(("127.0.0.1", 0), Health)
 port = server.server_port
@@ -151,6 +157,17 @@ class TestRealProcesses:
         order = one.ends.read_text().split()
         assert order[:2] == ["sip-ua", "gateway"]
         assert sorted(order[2:]) == ["asr", "media", "media", "tts", "webhook-dispatcher"]
+
+    def test_it_is_ready_when_the_gateway_has_heard_every_service(
+        self, tmp_path: Path, ensemble: list[Ensemble]
+    ) -> None:
+        one = Ensemble(tmp_path, FAULT_GATEWAY="starting")
+        ensemble.append(one)
+        one.until("dialbus is ready")
+        with urllib.request.urlopen(f"{one.facts('gateway')['http']}/asked") as answer:
+            asked = answer.headers["asked"].split()
+        assert asked.count("/health?service=gateway") >= 1, "the process alone"
+        assert asked.count("/health") == 4, "three times it was told to wait"
 
     def test_a_service_that_dies_is_started_again_and_stubborn_ones_are_killed(
         self, tmp_path: Path, ensemble: list[Ensemble]

@@ -1,7 +1,8 @@
 """`/health` and `/metrics` of every service, as one small ASGI application.
 
 `/health` answers 200 when the service lives and its dependencies are there, else 503, always with the list:
-`{"service","instance","version","live":true,"ready":…,"checks":{"nats":true,…},…facts}`.
+`{"service","instance","version","live":true,"ready":…,"checks":{"nats":true,…},…facts}`. It tells of the process alone;
+that of the gateway, which has an API of its own, tells of the whole exchange unless asked with `?service=gateway`.
 """
 
 import asyncio

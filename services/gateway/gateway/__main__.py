@@ -7,9 +7,11 @@ from dialbus.sessions import Sessions
 from gateway.access import Access
 from gateway.app import create_app
 from gateway.rest.api import Rest
+from gateway.rest.service_routes import ServiceRoutes
 from gateway.socket.control_frames import ControlFrames
 from gateway.socket.parsing import MAX_TEXT_BYTES
 from gateway.socket.registry import CallSockets
+from gateway.workers import Workers
 
 
 async def serve(loaded: Loaded) -> None:
@@ -17,13 +19,14 @@ async def serve(loaded: Loaded) -> None:
     async with service("gateway", loaded, serve_health=False) as me:
         config = me.config
         sessions = await Sessions.open(me.bus)
-        sockets = CallSockets(me.bus, sessions, instance=me.instance, recorder_path=config.recorder_path)
-        await sockets.listen()
-        rest = Rest(me, sessions)
-        await rest.listen()
-        me.health.facts(lambda: {"sockets": sockets.count, **rest.facts()})
+        workers = Workers(me.bus, config.health.expects)
+        await workers.listen()
+        sockets = CallSockets(me.bus, sessions, workers, instance=me.instance, recorder_path=config.recorder_path)
+        rest = Rest(me, sessions, workers)
+        me.health.facts(lambda: {"sockets": sockets.count, **workers.facts()})
         me.capacity = lambda: (None, sockets.count)
-        app = create_app(me.health, Access(config.http_token), sockets, config.ice_servers, rest)
+        health = ServiceRoutes(me.health, workers, config.ice_servers)
+        app = create_app(Access(config.http_token), sockets, rest, health)
         options = {
             "ws": ControlFrames,
             "ws_ping_interval": None,

@@ -1,26 +1,22 @@
 """The gateway's routes: client sockets, REST, the test page, `/iceservers`, `/health`, `/metrics`; else JSON 404."""
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import WebSocketRoute
 
 from dialbus import __version__
 from dialbus.bus import BusError
-from dialbus.config import IceServer
 from dialbus.contracts.session import CallType
-from dialbus.health import Health
 from gateway.access import Access, Guard
-from gateway.iceservers import ice_servers
-from gateway.rest.api import Rest, bad_parameter, bus_is_away
+from gateway.rest.answers import bad_parameter, bus_is_away
+from gateway.rest.api import Rest
 from gateway.rest.descriptions import openapi
-from gateway.rest.models import HealthReport, IceServerEntry
+from gateway.rest.service_routes import ServiceRoutes
 from gateway.socket.registry import CallSockets
 from gateway.testpage import page_routes
 
@@ -28,9 +24,7 @@ CALL_PATHS = {"/call/sip": CallType.SIP, "/call/webrtc": CallType.WEBRTC, "/call
 """Where calls of which type come in (protocol section 1)."""
 
 
-def create_app(
-    health: Health, access: Access, sockets: CallSockets, ice: Sequence[IceServer] | None, rest: Rest
-) -> FastAPI:
+def create_app(access: Access, sockets: CallSockets, rest: Rest, service: ServiceRoutes) -> FastAPI:
     """The ASGI application.
 
     Sockets are plain ASGI endpoints, not FastAPI's: Starlette's WebSocket class refuses the messages for control
@@ -43,37 +37,10 @@ def create_app(
     app.router.routes.append(WebSocketRoute("/{path:path}", _no_such_socket, name="not_found"))
     app.router.routes.extend(page_routes())
 
+    service.add_to(rest.router)
     app.include_router(rest.router)
     app.add_exception_handler(BusError, bus_is_away)
     app.add_exception_handler(RequestValidationError, bad_parameter)
-
-    @app.get(
-        "/health",
-        operation_id="health",
-        response_model=HealthReport,
-        responses={503: {"model": HealthReport, "description": "Not ready."}},
-        tags=["service"],
-    )
-    async def report() -> JSONResponse:
-        """Whether the gateway is ready, and what goes on in the exchange."""
-        status, body = health.report()
-        return JSONResponse(body, status_code=status)
-
-    @app.get("/iceservers", operation_id="iceservers", response_model=list[IceServerEntry], tags=["calls"])
-    async def servers() -> JSONResponse:
-        """The STUN and TURN servers for a browser's connection."""
-        return JSONResponse(ice_servers(ice))
-
-    @app.get(
-        "/metrics",
-        operation_id="metrics",
-        response_class=Response,
-        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
-        tags=["service"],
-    )
-    async def metrics() -> Response:
-        """Prometheus."""
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:

@@ -13,11 +13,10 @@ import pytest
 from dialbus.bus import Bus, StreamedEvent
 from dialbus.config import ConfigError, ProvidersConfig
 from dialbus.contracts.commands import BadCommand
-from dialbus.contracts.session import CallType, CommandSeen, Heartbeat, Session
+from dialbus.contracts.session import CallType, CommandSeen, Session
 from dialbus.filenames import file_safe
 from dialbus.providers import NotAvailable
 from dialbus.sessions import Sessions
-from gateway.ensemble import Ensemble
 from gateway.rest import watch
 from gateway.rest.ami import Allowed, is_foreign_page
 from gateway.rest.llm import BadPath, LlmProxy
@@ -58,23 +57,6 @@ def test_list_entry_that_is_no_address_is_a_fault_of_the_settings() -> None:
 )  # fmt: skip
 def test_page_of_another_server_is_told_by_its_origin(origin: str | None, host: str | None, foreign: bool) -> None:
     assert is_foreign_page(origin, host) is foreign
-
-
-def test_ensemble_sums_those_who_beat_and_forgets_those_who_fell_silent() -> None:
-    def beat(instance: str, **facts: int) -> Heartbeat:
-        return Heartbeat(service="sip-ua", instance=instance, version="x", in_use=2, started_at="t", facts=facts)
-
-    ensemble = Ensemble(1.0)
-    assert not ensemble.is_gone("one", 0.0)
-    ensemble.heard(beat("one", total=3), 0.0)
-    ensemble.heard(beat("two", total=4, failed=1), 3.0)
-    assert (ensemble.sum("sip-ua", "total", 3.5), ensemble.sum("sip-ua", "failed", 3.5)) == (7, 1)
-    assert ensemble.sum("media", "total", 3.5) == 0
-    assert [worker.instance for worker in ensemble.workers("sip-ua", 5.0)] == ["two"]
-    assert ensemble.is_gone("one", 5.0)
-    assert not ensemble.is_gone("two", 5.0)
-    ensemble.deaf(9.0)
-    assert not ensemble.is_gone("two", 9.5)
 
 
 # -- /api/records ---------------------------------------------------------------------------------

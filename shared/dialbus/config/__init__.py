@@ -8,6 +8,7 @@ warns and names the nearest known one.
 
 from dialbus.config.loading import ConfigError, Loaded, load, load_or_exit, masked, variables
 from dialbus.config.tables import (
+    SERVICES,
     AsrConfig,
     CallRecordConfig,
     Config,
@@ -27,6 +28,7 @@ from dialbus.config.tables import (
 from dialbus.config.values import HostPort, duration_s, parse_host_port, shown_url
 
 __all__ = [
+    "SERVICES",
     "AsrConfig",
     "CallRecordConfig",
     "Config",

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -35,6 +35,10 @@ def _not_s3(value: Any) -> Any:
     if isinstance(value, str) and value.lower() == "s3":
         raise ValueError('s3 is not supported, use type = "local" or "http"')
     return value
+
+
+ServiceName = Literal["gateway", "sip-ua", "media", "asr", "tts", "webhook-dispatcher"]
+SERVICES: tuple[ServiceName, ...] = get_args(ServiceName)
 
 
 class Section(BaseModel):
@@ -163,9 +167,12 @@ class TraceConfig(Section):
 
 
 class HealthConfig(Section):
-    """`[health]`: where a service without an API of its own serves /health and /metrics."""
+    """`[health]`: how services tell that they are well."""
 
     addr: Address = HostPort("127.0.0.1", 0)
+    """Where a service without an API of its own serves /health and /metrics."""
+    expects: Annotated[list[ServiceName], BeforeValidator(listed)] = list(SERVICES)
+    """The gateway's /health says `starting` until each of these has had a ready worker."""
 
 
 class MediaConfig(Section):

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket as sockets
 from pathlib import Path
+from typing import Any
 
 import httpx
 from websockets.asyncio.client import connect
@@ -11,7 +12,9 @@ from websockets.exceptions import InvalidStatus
 
 from dialbus.bus import Bus
 from dialbus.contracts.session import CallType, Heartbeat, Session
+from dialbus.liveness import HEARTBEAT_S
 from dialbus.sessions import Sessions
+from dialbus.tasks import cancel_all
 from tests.contract.gateway.conftest import Owner, events_until_closed, next_event, socket
 from tests.harness import ServiceProcess, eventually, messages_of, next_message, run_service, spawn
 
@@ -21,7 +24,7 @@ async def test_health_metrics_and_404_are_served_where_announced(gateway: Servic
     assert gateway.facts["health"] == f"{http}/health"
     assert gateway.facts["ws"] == http.replace("http:", "ws:")
     async with httpx.AsyncClient(trust_env=False) as client:
-        health = await client.get(gateway.facts["health"])
+        health = await client.get(f"{gateway.facts['health']}?service=gateway")
         assert health.status_code == 200
         report = health.json()
         assert (report["service"], report["instance"], report["live"]) == ("gateway", gateway.instance, True)
@@ -32,6 +35,54 @@ async def test_health_metrics_and_404_are_served_where_announced(gateway: Servic
         missing = await client.get(f"{http}/nowhere")
         assert (missing.status_code, missing.json()) == (404, {"error": "not found"})
         assert (await client.post(f"{http}/health")).json() == {"error": "method not allowed"}
+
+
+async def test_health_is_starting_until_each_service_has_a_ready_worker(gateway: ServiceProcess, bus: Bus) -> None:
+    async with httpx.AsyncClient(trust_env=False) as client:
+
+        async def report(query: str = "") -> tuple[int, dict[str, Any]]:
+            answer = await client.get(gateway.facts["health"] + query)
+            return answer.status_code, answer.json()
+
+        async def waits_for(*services: str) -> bool:
+            status, body = await report()
+            starting = (status, body["status"], body["ready"]) == (503, "starting", False)
+            return starting and body["waiting_for"] == list(services)
+
+        await eventually(lambda: waits_for("sip-ua", "media", "asr", "tts", "webhook-dispatcher"))
+        beating = [
+            asyncio.create_task(beats_of(bus, service)) for service in ("sip-ua", "media", "tts", "webhook-dispatcher")
+        ]
+        await eventually(lambda: waits_for("asr"), what="all but asr")
+        alone = await report("?service=gateway")
+        assert (alone[0], alone[1]["status"]) == (200, "running"), "the process alone is well"
+        assert "waiting_for" not in alone[1]
+        beating.append(asyncio.create_task(beats_of(bus, "asr")))
+
+        async def runs() -> bool:
+            status, body = await report()
+            return (status, body["status"], body["ready"], "waiting_for" in body) == (200, "running", True, False)
+
+        await eventually(runs, what="running")
+        await cancel_all(beating)
+        assert (await report("?service=asr")) == (404, {"error": "this is the gateway"})
+
+
+async def beats_of(bus: Bus, service: str) -> None:
+    """The heartbeats of a worker that is ready."""
+    while True:
+        await bus.publish(Heartbeat(service=service, instance=f"{service}-test", version="x", started_at="then"))
+        await asyncio.sleep(HEARTBEAT_S)
+
+
+async def test_health_waits_only_for_the_services_that_are_expected(service_env: dict[str, str]) -> None:
+    env = service_env | {"DIALBUS_HEALTH_EXPECTS": "gateway"}
+    async with run_service("gateway", env) as service, httpx.AsyncClient(trust_env=False) as client:
+
+        async def runs() -> bool:
+            return (await client.get(service.facts["health"])).status_code == 200
+
+        await eventually(runs, what="its own heartbeat")
 
 
 async def test_ice_servers_are_told_as_the_go_sdk_needs_them(service_env: dict[str, str]) -> None:

@@ -166,13 +166,15 @@ class HealthReport(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    status: Literal["running", "not ready"]
+    status: Literal["running", "starting", "not ready"]
     service: str
     instance: str
     version: str
     live: bool
     ready: bool
     checks: dict[str, bool]
+    waiting_for: list[str] | None = None
+    """While it is `starting`: services that nobody has been ready of yet."""
     uptime: str
     """RFC 3339: since when this gateway runs."""
     total: int

@@ -1,45 +1,33 @@
 """Who gets which session: a socket claims its id by compare-and-set, on whichever gateway it came in."""
 
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from dialbus.bus import Bus, Conflict
-from dialbus.contracts.session import CallState, CallType, Heartbeat, Session
-from dialbus.liveness import HEARTBEAT_S, Liveness
+from dialbus.contracts.session import CallState, CallType, Session
 from dialbus.sessions import Sessions
 from gateway.errors import BadId, IdInUse, WrongPath
 from gateway.socket.ids import SocketQuery, generated, is_possible
 
 
 class Claims:
-    """Claims sessions for the sockets of one gateway, `instance`."""
+    """Claims sessions for the sockets of one gateway, `instance`. `is_gone`: whether nobody of that name lives."""
 
-    def __init__(self, bus: Bus, sessions: Sessions, *, instance: str) -> None:
+    def __init__(self, bus: Bus, sessions: Sessions, is_gone: Callable[[str], bool], *, instance: str) -> None:
         self._bus = bus
         self._sessions = sessions
+        self._is_gone = is_gone
         self._instance = instance
-        self._gateways = Liveness(HEARTBEAT_S)
 
-    def listening(self, now: float) -> None:
-        """Heartbeats are heard from now on, and a gateway's silence counts."""
-        self._gateways.is_gone(self._instance, now)
-
-    def heard(self, beat: Heartbeat, now: float) -> None:
-        """A gateway lives."""
-        self._gateways.heard(beat.instance, now)
-
-    def deaf(self, now: float) -> None:
-        """The bus is away: nobody's silence counts."""
-        self._gateways.deaf(now)
-
-    async def claim(self, query: SocketQuery, call_type: CallType, now: float) -> Session:
+    async def claim(self, query: SocketQuery, call_type: CallType) -> Session:
         """The pending call that a reading of the id names, else a new idle session. Raises UpgradeDenied."""
         for reading in query.readings:
-            if is_possible(reading) and (session := await self._take(reading, call_type, now)) is not None:
+            if is_possible(reading) and (session := await self._take(reading, call_type)) is not None:
                 return session
         return await self._create(query.new_id or generated(uuid.uuid4), call_type)
 
-    async def _take(self, call_id: str, call_type: CallType, now: float) -> Session | None:
+    async def _take(self, call_id: str, call_type: CallType) -> Session | None:
         """The pending call of this id, now ours; None when there is no such session."""
         taken = False
 
@@ -53,17 +41,17 @@ class Claims:
 
         session = await self._sessions.change(call_id, take)
         if session is not None and not taken:
-            if not self._is_abandoned(session, now):
+            if not self._is_abandoned(session):
                 raise IdInUse(call_id)
             await self._sessions.delete(call_id)
             return None
         return session
 
-    def _is_abandoned(self, session: Session, now: float) -> bool:
+    def _is_abandoned(self, session: Session) -> bool:
         """An idle session whose gateway is gone: nobody else would ever end it."""
         if session.owner is not None or session.gateway is None:
             return False
-        return self._gateways.is_gone(session.gateway, now)
+        return self._is_gone(session.gateway)
 
     async def _create(self, call_id: str, call_type: CallType) -> Session:
         if not is_possible(call_id):

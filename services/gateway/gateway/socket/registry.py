@@ -8,15 +8,16 @@ from prometheus_client import Gauge
 
 from dialbus import telemetry
 from dialbus.bus import Bus, BusError
-from dialbus.contracts.session import CallType, Heartbeat, Session
+from dialbus.contracts.session import CallType, Session
 from dialbus.dumps import dump_path
-from dialbus.liveness import HEARTBEAT_S, Liveness
+from dialbus.liveness import HEARTBEAT_S
 from dialbus.sessions import Sessions
 from gateway.errors import BusAway, ShuttingDown, UpgradeDenied
 from gateway.socket.claims import Claims
 from gateway.socket.client_socket import ClientSocket
 from gateway.socket.connection import AsgiSend, Connection, Receive, Scope
 from gateway.socket.ids import SocketQuery, parse_query
+from gateway.workers import Workers
 
 log = telemetry.get_logger()
 
@@ -29,12 +30,12 @@ _sockets_open = Gauge("dialbus_gateway_sockets", "Client sockets that are open")
 class CallSockets:
     """Every client socket of a gateway; `endpoint` is the ASGI application of one path."""
 
-    def __init__(self, bus: Bus, sessions: Sessions, *, instance: str, recorder_path: Path) -> None:
+    def __init__(self, bus: Bus, sessions: Sessions, workers: Workers, *, instance: str, recorder_path: Path) -> None:
         self._bus = bus
         self._sessions = sessions
+        self._workers = workers
         self._recorder_path = recorder_path
-        self._claims = Claims(bus, sessions, instance=instance)
-        self._owners = Liveness(HEARTBEAT_S)
+        self._claims = Claims(bus, sessions, workers.is_gone, instance=instance)
         self._open: dict[ClientSocket, asyncio.Task[Any]] = {}
         self._stopping = False
 
@@ -55,7 +56,7 @@ class CallSockets:
         try:
             if self._stopping:
                 raise ShuttingDown
-            session = await self._claims.claim(query, call_type, _now())
+            session = await self._claims.claim(query, call_type)
         except UpgradeDenied as denied:
             log.info("socket.denied", status=denied.status, reason=str(denied))
             await connection.deny(denied)
@@ -90,20 +91,11 @@ class CallSockets:
         if self._open:
             await asyncio.wait(list(self._open.values()), timeout=_STOP_S)
 
-    async def listen(self) -> None:
-        """Hear who is alive, so that a dead gateway's idle sockets don't hold their ids for ever."""
-        await self._bus.subscribe(Heartbeat, self._on_heartbeat)
-        self._claims.listening(_now())
-
     async def watch(self) -> None:
         """Until cancelled: end what the clients of calls still hold whose owner fell silent."""
         while True:
             await asyncio.sleep(HEARTBEAT_S)
-            if not self._bus.connected:
-                self._claims.deaf(_now())
-                self._owners.deaf(_now())
-                continue
-            gone = self._owners.lost(_now())
+            gone = self._workers.lost()
             for socket in list(self._open) if gone else ():
                 with telemetry.bound(call_id=socket.call_id):
                     await self._end_if_owned_by(gone, socket)
@@ -116,12 +108,6 @@ class CallSockets:
         except BusError as error:
             log.warning("call.owner_lost_not_told", error=str(error))
 
-    async def _on_heartbeat(self, beat: Heartbeat) -> None:
-        if beat.service == "gateway":
-            self._claims.heard(beat, _now())
-        elif beat.service == "sip-ua":
-            self._owners.heard(beat.instance, _now())
-
 
 class Endpoint:
     """The ASGI application of one path."""
@@ -133,7 +119,3 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: AsgiSend) -> None:
         """Serve one upgrade request to its end."""
         await self._sockets.serve(self._call_type, scope, receive, send)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
