@@ -1,14 +1,16 @@
 # The words of this project, the same at a desk and in CI. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help venv run phone test lint types imports check contracts lock test-compose test-interop conformance clean
+.PHONY: help venv run phone test quick lint types imports check contracts lock test-compose test-interop conformance clean
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 MEMBERS := shared cli services/gateway services/sip-ua services/media services/asr services/tts services/webhook-dispatcher
-# What `make test` runs; a directory that is not there is left out.
-TESTS = $(wildcard shared/tests cli/tests services/*/tests tests/unit tests/property tests/contract tests/e2e)
+# What `make test` runs; T names less of it: make test T=tests/e2e/test_rest.py, T=services/media/tests/test_dtmf.py::test_…
+TESTS = $(wildcard shared/tests cli/tests services/*/tests tests/unit tests/contract tests/e2e)
+# Most tests wait for a clock or a neighbour most of the time; with more workers those that compute get in their way.
+WORKERS ?= 4
 INTEROP = $(wildcard tests/interop)
 SOURCES = $(wildcard shared cli services tests examples scripts)
 
@@ -33,15 +35,19 @@ run: $(READY)  ## Start everything on this machine (ARGS="--handler http://127.0
 phone: $(READY)  ## Call it: make phone ARGS="sip:4000@127.0.0.1:13050 --say caller.wav"
 	@exec $(BIN)/dialbus phone $(ARGS)
 
-test: $(READY)  ## Unit, property, contract and end-to-end tests
-	$(BIN)/python -m pytest -m "not interop and not compose" $(TESTS) $(ARGS)
+test: $(READY)  ## Unit, property, contract and end-to-end tests (T=one/file.py or one/file.py::test_name)
+	$(BIN)/python -m pytest $(if $(T),"$(T)",-n $(WORKERS) -m "not interop and not compose" $(TESTS)) $(ARGS)
+
+quick: $(READY)  ## The tests of the cores alone: no bus, no processes, no models
+	$(BIN)/python -m pytest -n 2 -m "not model" $(wildcard shared/tests services/*/tests) $(ARGS)
 
 lint: $(READY)  ## ruff
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 
-types: $(READY)  ## mypy --strict
+types: $(READY)  ## mypy --strict, over the tests too
 	$(BIN)/mypy
+	scripts/type_tests.sh $(BIN)/mypy
 
 imports: $(READY)  ## The import rules
 	$(BIN)/lint-imports

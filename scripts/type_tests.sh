@@ -6,7 +6,7 @@ mypy=$1
 cd "$(dirname "$0")/.." || exit
 
 failed=0
-"$mypy" --no-error-summary tests --exclude '^tests/contract/[a-z]+-[a-z]+/' || failed=1
+"$mypy" --no-error-summary conftest.py tests --exclude '^tests/contract/[a-z]+-[a-z]+/' || failed=1
 for folder in tests/contract/*-* shared/tests cli/tests services/*/tests; do
   "$mypy" --no-error-summary "$folder" || failed=1
 done

@@ -262,8 +262,13 @@ async def phone(tmp_path: Path) -> AsyncIterator[StartPhone]:
             sys.executable, "-m", "dialbus_cli", "phone", *arguments, "--record", str(heard), "--host", "127.0.0.1",
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
-        started.append(Phone(process, heard))
-        return started[-1]
+        one = Phone(process, heard)
+        started.append(one)
+        # Ten at once on a busy machine need longer to start than a webhook to come.
+        await eventually(
+            lambda: one.lines or process.returncode is not None, START_WITHIN_S, what="a word of the phone"
+        )
+        return one
 
     yield start
     for one in started:

@@ -56,8 +56,9 @@ class Service:
     """What else the heartbeats tell."""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
-    def announce(self) -> None:
+    async def announce(self) -> None:
         """Say that the service is ready: addresses to `DIALBUS_RUN_DIR`, heartbeats to the bus."""
+        await self.bus.flush()  # whoever reads it may ask at once, and finds somebody who answers
         run_dir = os.environ.get("DIALBUS_RUN_DIR")
         if run_dir:
             path = Path(run_dir) / f"{self.name}-{self.instance}.json"

@@ -48,7 +48,7 @@ async def serve(loaded: Loaded) -> None:
         )
         try:
             await worker.start()
-            me.announce()
+            await me.announce()
             await asyncio.Event().wait()
         finally:
             await worker.stop()

@@ -17,6 +17,8 @@ from asr.models import resolve_model
 from asr.stabiliser import Stabiliser
 from tests.wer import wer
 
+pytestmark = pytest.mark.model
+
 Int16 = npt.NDArray[np.int16]
 
 VOICES = Path(__file__).parents[3] / "tests" / "data" / "voices"

@@ -10,6 +10,8 @@ import pytest
 from asr.errors import ModelNotFound
 from asr.models import resolve_model
 
+pytestmark = pytest.mark.model
+
 
 def model_folder(where: Path, *without: str) -> Path:
     for name in {"model.bin", "tokenizer.json", "config.json"} - set(without):

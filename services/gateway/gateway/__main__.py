@@ -38,7 +38,7 @@ async def serve(loaded: Loaded) -> None:
             me.addresses |= {
                 "http": f"http://{address}", "ws": f"ws://{address}", "health": f"http://{address}/health",
             }  # fmt: skip
-            me.announce()
+            await me.announce()
             try:
                 await sockets.watch()
             finally:

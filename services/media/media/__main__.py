@@ -17,7 +17,7 @@ async def serve(loaded: Loaded) -> None:
             await media.start()
             me.capacity = lambda: (media.capacity, media.legs)
             me.health.facts(lambda: {"capacity": media.capacity, "legs": media.legs})
-            me.announce()
+            await me.announce()
             await media.watch()
         finally:
             await asyncio.shield(media.stop())

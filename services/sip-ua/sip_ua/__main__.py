@@ -17,7 +17,7 @@ async def serve(loaded: Loaded) -> None:
             me.capacity = lambda: (None, calls.live)
             me.facts = calls.facts
             me.health.facts(lambda: {"calls": calls.live, "transactions": calls.ua.transactions})
-            me.announce()
+            await me.announce()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(calls.watch(), name="watch")
                 tasks.create_task(calls.registrar.run(), name="registrar")

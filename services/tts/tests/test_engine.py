@@ -16,6 +16,8 @@ from tts.errors import InvalidRequest, LanguageNotSupported, SynthesisFailed, Vo
 from tts.piper_graph import SplitVoice, WholeVoice, open_session
 from tts.voices import Voices, wheel_voice
 
+pytestmark = pytest.mark.model
+
 LONG = "The office is open from Monday to Friday between nine in the morning and five in the afternoon."
 
 

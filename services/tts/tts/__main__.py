@@ -37,7 +37,7 @@ async def serve(loaded: Loaded) -> None:
         )
         await worker.start()
         try:
-            me.announce()
+            await me.announce()
             await asyncio.Event().wait()
         finally:
             await worker.close()

@@ -34,7 +34,7 @@ async def serve(loaded: Loaded) -> None:
             )
         me.health.facts(lambda: {"in_flight": dispatcher.in_flight, "records_in_hand": writer.in_hand if writer else 0})
         me.capacity = lambda: (AT_ONCE, dispatcher.in_flight)
-        me.announce()
+        await me.announce()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(
                 me.bus.work(DeliverWebhook, dispatcher.deliver, durable="webhook-dispatcher", at_once=AT_ONCE),

@@ -5,7 +5,9 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 
+import httpx
 import pytest
 
 from dialbus.bus import Bus, NoResponder, Refused
@@ -59,7 +61,13 @@ async def test_a_full_sip_ua_takes_no_call_until_one_ends(bus: Bus, service_env:
         await call.send("reject")
         await first.expect_response(603)
         await call.expect_end("rejected", "callee")
+        await eventually(partial(_has_no_call, exchange), what="room")  # made when the last event is out
         await exchange.taken(phone.call(exchange.uri))
+
+
+async def _has_no_call(exchange: Exchange) -> bool:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return bool((await client.get(exchange.ua.facts["health"])).json()["calls"] == 0)
 
 
 async def test_heartbeats_count_calls_dialogs_and_transactions(

@@ -1,0 +1,1 @@
+raise ImportError("no image has pygments: see conftest.py")

@@ -1,0 +1,1 @@
+raise ImportError("no image has rich: see conftest.py")
