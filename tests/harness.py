@@ -153,9 +153,9 @@ def spawn(package: str, env: Mapping[str, str], run_dir: Path) -> ServiceProcess
 
 
 async def refused_raw(
-    bus: Bus, request: type[Request[Any]], call_id: str, command: Mapping[str, Any], **fields: Any
+    bus: Bus, request: type[Request[Any]], call_id: str, command: Mapping[str, Any] | None = None, **fields: Any
 ) -> Refusal:
-    """What is said to a request whose command no contract here would write."""
+    """What is said to a request with a command or an option that no contract here would write."""
     data = json.dumps({"call_id": call_id, "command": command} | fields).encode()
     answer = await bus._client.request(request.pattern(call_id, **fields), data, timeout=5)
     assert REFUSED in (answer.headers or {}), answer.data

@@ -99,4 +99,5 @@ async def test_sigterm_finishes_what_was_said_and_exits_with_0(
 
 async def test_the_process_leaves_its_neighbours_the_processor(service_env: dict[str, str]) -> None:
     async with run_service("asr", service_env) as service:
-        assert os.getpriority(os.PRIO_PROCESS, service.process.pid) == 19
+        chosen = os.nice(0)  # of the tests themselves: who starts the process may know better
+        assert os.getpriority(os.PRIO_PROCESS, service.process.pid) == (chosen or 19)

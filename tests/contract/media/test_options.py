@@ -3,15 +3,16 @@
 import asyncio
 import wave
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dialbus.bus import Bus
 from dialbus.contracts.audio import TO_CLIENT
-from dialbus.contracts.media import LegInactive
+from dialbus.contracts.media import ConfigureLeg, LegInactive
 from tests.contract.media.conftest import SERVER, Dial, FakeTts
-from tests.harness import eventually, next_message, requests_to
+from tests.harness import eventually, next_message, refused_raw, requests_to
 from tests.peers.rtp import loud, strength, tone, voice
 
 JFK = Path(__file__).parents[2] / "data" / "voices" / "jfk.wav"
@@ -112,16 +113,24 @@ async def test_ambiance_sounds_softly_and_steps_back_for_speech(
 
 async def test_what_is_not_to_be_had_is_told_after_the_answer(dial: Dial) -> None:
     call = await dial(connect=False)
-    await call.configure(
-        unsupported=["eou", "realtime"], vad={"type": "guess"}, ambiance={"path": "missing.wav"}, agc={"maxGainDb": -3}
-    )
+    await call.configure(unsupported=["eou", "realtime"], vad={"type": "guess"}, ambiance={"path": "missing.wav"})
     assert not call.events
     await call.connect()
     await call.until("error", 5)
 
     told = {event["sender"]: event["code"] for event in call.named("error")}
-    assert told == {"eou": 404, "realtime": 404, "vad": 400, "ambiance": 404, "agc": 400}
+    assert told == {"eou": 404, "realtime": 404, "vad": 400, "ambiance": 404}
     assert {event["trackId"] for event in call.events} == {call.call_id}
+
+
+@pytest.mark.parametrize(
+    "option", [{"agc": {"maxGainDb": -3}}, {"media_pass": {"url": "ws://x", "packetSize": 3}}], ids=["agc", "mediaPass"]
+)
+async def test_an_option_that_no_gateway_lets_through_is_refused_whole(dial: Dial, option: dict[str, Any]) -> None:
+    call = await dial()
+    refusal = await refused_raw(call.bus, ConfigureLeg, call.call_id, leg_id=call.leg_id, **option)
+    assert refusal.code == 400
+    assert not call.named("error")
 
 
 async def test_g2_early_media_does_not_let_complaints_out_before_the_answer(dial: Dial) -> None:
