@@ -12,7 +12,7 @@ import pytest
 
 from dialbus.config import Config, ConfigError, HostPort, duration_s, load, masked, shown_url, variables
 
-SEED = """
+RUSTPBX = """
 http_addr = "127.0.0.1:8081"
 recorder_path = "/tmp/rec"
 [ua]
@@ -40,7 +40,7 @@ def write(tmp_path: Path, text: str) -> Path:
 
 
 def test_the_seeds_form(tmp_path: Path) -> None:
-    config = load(write(tmp_path, SEED), {}).config
+    config = load(write(tmp_path, RUSTPBX), {}).config
     assert config.http_addr == HostPort("127.0.0.1", 8081)
     assert (config.ua.addr, config.ua.udp_port, config.ua.accept_timeout) == ("127.0.0.1", 13051, 50)
     assert config.ua.handler.targets == ["http://127.0.0.1:9000/hook"]
@@ -58,14 +58,14 @@ def test_the_flat_form_and_the_table_wins(tmp_path: Path) -> None:
 
 
 def test_both_layouts_in_one_file(tmp_path: Path) -> None:
-    """Every key that active-call has flat, beside the seed's tables."""
+    """Every key that active-call has flat, beside the tables of RustPBX."""
     text = """
     addr = "127.0.0.9"
     useragent = "flat"
     callid_suffix = "flat.example"
     graceful_shutdown = false
     graceful_shutdown_timeout = 5
-    recorder_path = "/seed"
+    recorder_path = "/tables"
     [[register_users]]
     server = "flat"
     username = "u"
@@ -77,17 +77,17 @@ def test_both_layouts_in_one_file(tmp_path: Path) -> None:
     format = "wav"
     auto_start = true
     [ua]
-    useragent = "seed"
+    useragent = "tables"
     """
     config = load(write(tmp_path, text), {}).config
-    assert (config.ua.addr, config.ua.useragent, config.ua.callid_suffix) == ("127.0.0.9", "seed", "flat.example")
+    assert (config.ua.addr, config.ua.useragent, config.ua.callid_suffix) == ("127.0.0.9", "tables", "flat.example")
     assert (config.ua.graceful_shutdown, config.ua.graceful_shutdown_timeout) == (False, 5)
     assert [user.server for user in config.ua.register_users] == ["flat"]
     assert config.ua.handler.targets == ["http://flat/"]
-    assert (config.recorder_path, config.recorder_format, config.recording.auto_start) == (Path("/seed"), "wav", True)
+    assert (config.recorder_path, config.recorder_format, config.recording.auto_start) == (Path("/tables"), "wav", True)
 
-    seed = '\n[ua.handler]\nurl = "http://seed/"\n'
-    assert load(write(tmp_path, text + seed), {}).config.ua.handler.targets == ["http://seed/"]
+    handler = '\n[ua.handler]\nurl = "http://tables/"\n'
+    assert load(write(tmp_path, text + handler), {}).config.ua.handler.targets == ["http://tables/"]
 
 
 def test_codecs_by_all_their_names_each_once_and_without_those_we_lack(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         "DIALBUS_CODECS": '["pcmu", "2833"]',
         "DIALBUS_TTS_SEGMENT_GRACE": "100ms",
     }
-    config = load(write(tmp_path, SEED), environ).config
+    config = load(write(tmp_path, RUSTPBX), environ).config
     assert config.ua.udp_port == 0
     assert config.ua.handler.targets == ["http://127.0.0.1:9000/hook", "http://a/", "http://b/"]
     assert config.ua.handler.headers == [("K", "V")]

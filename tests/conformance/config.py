@@ -26,7 +26,7 @@ asr = { tencent = "whisper" }
 tts = { tencent = "piper" }
 speakers = { "601003" = "" }
 """
-"""The seed's layout, short times, and the other names that the Go SDK's example sends."""
+"""RustPBX's layout, short times, and the other names that the Go SDK's example sends."""
 
 FLAT = """
 http_addr = "127.0.0.1:0"

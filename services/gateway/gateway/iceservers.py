@@ -6,7 +6,7 @@ from typing import Any
 from dialbus.config import IceServer
 
 PUBLIC_STUN = "stun:stun.l.google.com:19302"
-"""Told when nothing is configured, as both anchors do."""
+"""Told when nothing is configured, as RustPBX and active-call do."""
 
 
 def ice_servers(configured: Sequence[IceServer] | None) -> list[dict[str, Any]]:

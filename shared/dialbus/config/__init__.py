@@ -1,7 +1,7 @@
-"""One `config.toml` in the seed's form, every key also an environment variable (protocol section 8).
+"""One `config.toml` in RustPBX's form, every key also an environment variable (protocol section 8).
 
 `DIALBUS_` plus the key's path in capitals joined by `_` names the variable: `[ua] udp_port` is
-`DIALBUS_UA_UDP_PORT`. The environment wins over the file. Both layouts are accepted in one file; the seed's
+`DIALBUS_UA_UDP_PORT`. The environment wins over the file. Both layouts are accepted in one file; RustPBX's
 `[ua]` table wins over the flat key. A bad value ends the process with the list of all of them; an unknown key
 warns and names the nearest known one.
 """

@@ -25,7 +25,7 @@ _IGNORED = frozenset({
     "http_access_skip_paths", "rewrites", "peers", "recording.filename_pattern",
     "recording.native_samplerate",
 })  # fmt: skip
-"""Keys of the anchors that this version does not act on; named in one warning each."""
+"""Keys of RustPBX and active-call that this version does not act on; named in one warning each."""
 
 
 class ConfigError(Exception):
@@ -53,7 +53,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     named = path or (Path(environ[PREFIX + "CONF"]) if environ.get(PREFIX + "CONF") else None)
     data = _read(named or Path("config.toml"), required=named is not None)
     warnings: list[str] = []
-    table = _seed_form(data)
+    table = _rustpbx_form(data)
     warnings += _unknown(table, Config)
     for keys, value in _from_environment(environ, warnings):
         _put(table, keys, value)
@@ -75,8 +75,8 @@ def _read(path: Path, *, required: bool) -> dict[str, Any]:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def _seed_form(data: dict[str, Any]) -> dict[str, Any]:
-    """Flat keys of active-call moved to where the seed has them; a key of the seed's form wins."""
+def _rustpbx_form(data: dict[str, Any]) -> dict[str, Any]:
+    """Flat keys of active-call moved to where RustPBX has them; a key in its form wins."""
     table = dict(data)
     flat = {key: table.pop(key) for key in _FLAT_UA if key in table}
     if flat and isinstance(table.get("ua", {}), Mapping):

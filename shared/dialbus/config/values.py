@@ -124,7 +124,7 @@ CodecName = Literal["pcmu", "pcma", "g722", "opus", "telephone_event"]
 
 
 def _codec_names(value: Any, info: ValidationInfo) -> Any:
-    """Names in their order, each once; what an anchor has and we don't is left out with a warning."""
+    """Names in their order, each once; what RustPBX or active-call has and we don't is left out with a warning."""
     names = listed(value)
     if not isinstance(names, list):
         return names

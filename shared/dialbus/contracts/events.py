@@ -92,7 +92,7 @@ class Attendee(ClientJson):
 
 
 def attendee(uri: str | None) -> Attendee | None:
-    """The parts of an address, `realm` without its port, as the anchors' CDR has them (protocol 3.1)."""
+    """The parts of an address, `realm` without its port, as RustPBX's records have them (protocol 3.1)."""
     if not uri:
         return None
     match = _URI.match(uri)
