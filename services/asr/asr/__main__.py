@@ -15,7 +15,7 @@ from asr.engines import Engines
 from asr.engines import Loaded as LoadedModel
 from asr.errors import AsrError
 from asr.models import DEFAULT_NAME, resolve_model
-from asr.worker import Worker
+from asr.service import Worker
 from dialbus.config import AsrConfig, ConfigError, Loaded
 from dialbus.lifecycle import run, service
 from dialbus.sessions import Sessions

@@ -10,11 +10,11 @@ import pytest
 from dialbus.bus import Refused
 from dialbus.config import TtsConfig
 from dialbus.contracts.speech import CacheSpeech, Speak
-from tts import worker as worker_module
+from tts import service as worker_module
 from tts.cache import cache_key
 from tts.errors import VoiceNotFound
 from tts.voices import Voice, Voices
-from tts.worker import Worker, allowed_speaker, check, place_of
+from tts.service import Worker, allowed_speaker, check, place_of
 
 
 def speak(**more: Any) -> Speak:

@@ -13,7 +13,7 @@ from tts.engine import LoadedVoice, PiperSynthesiser
 from tts.errors import TtsError
 from tts.store import SpeechStore
 from tts.voices import Voices
-from tts.worker import Worker
+from tts.service import Worker
 
 log = telemetry.get_logger()
 

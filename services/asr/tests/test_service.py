@@ -19,7 +19,7 @@ from prometheus_client import REGISTRY
 from asr.engine import Hypothesis, Pcm
 from asr.engines import Engines, Loaded
 from asr.errors import ModelNotFound, ModelNotReady
-from asr.worker import MOST_PENDING, Worker
+from asr.service import MOST_PENDING, Worker
 from dialbus.bus import Bus, Refused
 from dialbus.contracts.audio import AudioFrame
 from dialbus.contracts.base import Taken
@@ -174,7 +174,7 @@ async def test_an_engine_that_fails_gives_a_final_that_says_so_and_the_next_utte
 
 
 async def test_close_gives_up_a_final_that_does_not_come(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asr.worker.CLOSE_WITHIN_S", 0.02)
+    monkeypatch.setattr("asr.service.CLOSE_WITHIN_S", 0.02)
     rig.clock[0] = asyncio.get_running_loop().time()
     before = dropped("closed")
     await rig.frame(0, 0)
