@@ -2,7 +2,7 @@
 
 import pytest
 
-from tts.schedule import MOST_AHEAD_S, Schedule
+from tts.schedule import MAX_AHEAD_S, Schedule
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_speech_far_ahead_rests_until_it_is_due(schedule: Schedule[str]) -> None
         schedule.put_back("long", 0.5, now)
         pieces += 1
 
-    assert pieces * 0.5 == pytest.approx(MOST_AHEAD_S, abs=0.6)
+    assert pieces * 0.5 == pytest.approx(MAX_AHEAD_S, abs=0.6)
     deadline = schedule.deadline
     assert deadline is not None
     assert deadline > now

@@ -3,18 +3,18 @@
 import os
 import threading
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from dialbus.bus import Refused
-from dialbus.config import TtsConfig
 from dialbus.contracts.speech import CacheSpeech, Speak
-from tts import service as worker_module
+from tts import requests
 from tts.cache import cache_key
 from tts.errors import VoiceNotFound
+from tts.requests import VoiceFinder, allowed_speaker, place_of
 from tts.voices import Voice, Voices
-from tts.service import Worker, allowed_speaker, check, place_of
 
 
 def speak(**more: Any) -> Speak:
@@ -44,15 +44,23 @@ def speak(**more: Any) -> Speak:
         {"language": "x" * 65},
     ],
 )
-def test_bad_value_is_refused_with_400_and_its_name(more: dict[str, Any]) -> None:
-    with pytest.raises(Refused, match=next(iter(more))) as refused:
-        check(speak(**more))
-    assert refused.value.code == 400
+def test_bad_value_is_none_of_the_contract_and_the_fault_says_what_was_expected(more: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError) as error:
+        speak(**more)
+    (name,) = more
+    (fault,) = error.value.errors()
+    assert fault["loc"] == (name,)
+    assert fault["msg"].startswith(f"{name}: expected ")
 
 
 @pytest.mark.parametrize("more", [{}, {"text": ""}, {"text": "x" * 65536}, {"volume": 0}, {"speed": 10}])
 def test_good_value_passes(more: dict[str, Any]) -> None:
-    check(speak(**more))
+    assert all(getattr(speak(**more), name) == value for name, value in more.items())
+
+
+def test_what_is_made_ready_is_held_to_the_same() -> None:
+    with pytest.raises(ValidationError, match="speed: expected a number above 0"):
+        CacheSpeech(text="Hello.", speed=0)
 
 
 @pytest.fixture
@@ -158,16 +166,17 @@ class SlowVoices(Voices):
 
 async def test_voice_that_is_being_fetched_is_refused_and_found_later(monkeypatch: pytest.MonkeyPatch) -> None:
     voices = SlowVoices()
-    worker = Worker(cast(Any, None), voices, cast(Any, None), TtsConfig())
-    monkeypatch.setattr(worker_module, "RESOLVE_S", 0.01)
+    finder = VoiceFinder(voices, None)
+    monkeypatch.setattr(requests, "RESOLVE_S", 0.01)
     try:
         for _ in range(2):
             with pytest.raises(Refused, match="not here yet") as refused:
-                await worker._resolve("far-away", None)
+                await finder.find(speak(speaker="far-away"))
             assert refused.value.code == 503
     finally:
         voices.arrived.set()
-    monkeypatch.setattr(worker_module, "RESOLVE_S", 10)
+    monkeypatch.setattr(requests, "RESOLVE_S", 10)
 
-    assert (await worker._resolve("far-away", None)).name == "en_US-joe-medium"
+    speaker, voice = await finder.find(speak(speaker="far-away"))
+    assert (speaker, voice.name) == ("far-away", "en_US-joe-medium")
     assert voices.downloads == 1, "asking again does not fetch again"

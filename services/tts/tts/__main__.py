@@ -11,9 +11,9 @@ from dialbus.lifecycle import run, service
 from tts.cache import SpeechCache
 from tts.engine import LoadedVoice, PiperSynthesiser
 from tts.errors import TtsError
+from tts.service import TtsService
 from tts.store import SpeechStore
 from tts.voices import Voices
-from tts.service import Worker
 
 log = telemetry.get_logger()
 
@@ -30,7 +30,7 @@ async def serve(loaded: Loaded) -> None:
     async with service("tts", loaded) as me:
         if voice.whole_because is not None:
             log.warning("voice.not_split", voice=voice.voice.name, reason=voice.whole_because)
-        worker = Worker(engine, voices, me.bus, config, open_store(loaded.config))
+        worker = TtsService(engine, voices, me.bus, config, open_store(loaded.config))
         me.capacity = lambda: worker.capacity
         me.health.facts(
             lambda: {"voice": voice.voice.name, "capacity": worker.capacity[0], "texts": worker.capacity[1]}

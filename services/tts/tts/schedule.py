@@ -7,7 +7,7 @@ being made. A call's texts follow one another; between calls the order is:
 2. texts that have not begun, first come, first served,
 3. speech that is well ahead of its listener.
 
-Speech that is `MOST_AHEAD_S` ahead of its listener rests until it no longer is: a long text neither floods the bus nor
+Speech that is `MAX_AHEAD_S` ahead of its listener rests until it no longer is: a long text neither floods the bus nor
 fills the media worker, and a barge-in wastes little.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 SAFE_AHEAD_S = 1.0
-MOST_AHEAD_S = 10.0
+MAX_AHEAD_S = 10.0
 
 K = TypeVar("K", bound=Hashable)
 
@@ -94,7 +94,7 @@ class Schedule(Generic[K]):
 
     @staticmethod
     def _due_at(text: _Text) -> float:
-        return float("-inf") if text.runs_out_at is None else text.runs_out_at - MOST_AHEAD_S
+        return float("-inf") if text.runs_out_at is None else text.runs_out_at - MAX_AHEAD_S
 
     @staticmethod
     def _rank(text: _Text, now: float) -> tuple[int, float]:

@@ -1,12 +1,51 @@
-"""Between media, asr and tts: utterances to text, text to audio."""
+"""Between media, asr and tts: utterances to text, text to audio.
 
-from typing import Annotated, ClassVar
+What a text to be spoken may hold is said by the types here, once: whoever makes the request is refused what tts would.
+"""
 
-from pydantic import Field
+import math
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic_core import PydanticCustomError
 
 from dialbus.contracts.base import CallId, Contract, Request, Taken
 
 RateHz = Annotated[int, Field(ge=8000, le=48000)]
+
+
+MAX_TEXT_BYTES = 64 << 10
+_TRACK = re.compile(r"[A-Za-z0-9_-]{1,64}")  # becomes a subject token
+_UTTERANCE = re.compile(r"[!-~]{1,256}")  # becomes a header
+
+
+def _fitting(expected: str, fits: Callable[[Any], bool]) -> AfterValidator:
+    """A value for which `fits`; the fault names the field and says what is `expected`, in words for a client."""
+
+    def check(value: Any, field: ValidationInfo) -> Any:
+        if not fits(value):
+            raise PydanticCustomError("unfit", "{name}: expected {what}", {"name": field.field_name, "what": expected})
+        return value
+
+    return AfterValidator(check)
+
+
+SpokenText = Annotated[
+    str, _fitting(f"at most {MAX_TEXT_BYTES} bytes", lambda text: len(text.encode(errors="replace")) <= MAX_TEXT_BYTES)
+]
+Speaker = Annotated[
+    str, _fitting("at most 1024 printable characters", lambda name: len(name) <= 1024 and name.isprintable())
+]
+Language = Annotated[str, _fitting("at most 64 characters", lambda tag: len(tag) <= 64)]
+Speed = Annotated[float, _fitting("a number above 0", lambda speed: math.isfinite(speed) and speed > 0)]
+Volume = Annotated[float, _fitting("a number from 0 to 10", lambda volume: 0 <= volume <= 10)]
+CacheKey = Annotated[str, _fitting("1 to 256 characters", lambda key: 0 < len(key) <= 256)]
+SpeechTrack = Annotated[str, _fitting("letters, digits, - and _", lambda track: bool(_TRACK.fullmatch(track)))]
+UtteranceId = Annotated[
+    str, _fitting("1 to 256 visible ASCII characters", lambda name: bool(_UTTERANCE.fullmatch(name)))
+]
 
 
 class TranscriptionOpened(Contract):
@@ -76,17 +115,17 @@ class Speak(Request[SpeechTaken]):
     SUBJECT: ClassVar[str] = "tts.speak"
 
     call_id: CallId
-    utterance_id: str
-    track: str = "server"
-    text: str
-    speaker: str | None = None
-    language: str | None = None
-    speed: float = 1.0
-    volume: float = 5.0
+    utterance_id: UtteranceId
+    track: SpeechTrack = "server"
+    text: SpokenText
+    speaker: Speaker | None = None
+    language: Language | None = None
+    speed: Speed = 1.0
+    volume: Volume = 5.0
     rate_hz: RateHz = 16000
     samplerate: RateHz | None = None
     """What the client named; speech kept for that rate will do as well, and is converted."""
-    cache_key: str | None = None
+    cache_key: CacheKey | None = None
     use_cache: bool = True
     """False for streamed text: neither looked for nor kept (protocol 2.5.3)."""
 
@@ -120,10 +159,10 @@ class CacheSpeech(Request[Cached]):
 
     SUBJECT: ClassVar[str] = "tts.cache"
 
-    text: str
-    speaker: str | None = None
-    language: str | None = None
-    speed: float = 1.0
-    volume: float = 5.0
+    text: SpokenText
+    speaker: Speaker | None = None
+    language: Language | None = None
+    speed: Speed = 1.0
+    volume: Volume = 5.0
     rate_hz: RateHz = 16000
-    cache_key: str | None = None
+    cache_key: CacheKey | None = None

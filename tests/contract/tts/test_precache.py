@@ -17,7 +17,8 @@ WELCOME = "Welcome to the town library."
 
 
 async def _cache(bus: Bus, **fields: Any) -> Cached:
-    return await bus.request(CacheSpeech(**fields), timeout_s=30.0)
+    """As one that does not look at what it asks for."""
+    return await bus.request(CacheSpeech.model_construct(**fields), timeout_s=30.0)
 
 
 async def _spoken(bus: Bus, call_id: str, text: str, **more: Any) -> AudioFrame:

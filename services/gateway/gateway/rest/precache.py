@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pydantic import ValidationError
+
 from dialbus.config import ProvidersConfig
 from dialbus.contracts.commands import BadCommand, Tts, command_from
 from dialbus.contracts.options import SynthesisOption
@@ -32,15 +34,18 @@ def cache_requests(data: Any, providers: ProvidersConfig) -> list[CacheSpeech]:
     option = synthesis(option, providers.tts, providers.speakers)
     key = command.cache_key or option.cache_key
     rates = (option.samplerate,) if option.samplerate else RATES_HZ[:1] if key else RATES_HZ
-    return [
-        CacheSpeech(
-            text=command.text,
-            speaker=option.speaker,
-            language=option.language,
-            speed=option.speed or 1.0,
-            volume=5.0 if option.volume is None else option.volume,
-            rate_hz=rate,
-            cache_key=key,
-        )
-        for rate in rates
-    ]
+    try:
+        return [
+            CacheSpeech(
+                text=command.text,
+                speaker=option.speaker,
+                language=option.language,
+                speed=option.speed or 1.0,
+                volume=5.0 if option.volume is None else option.volume,
+                rate_hz=rate,
+                cache_key=key,
+            )
+            for rate in rates
+        ]
+    except ValidationError as error:
+        raise BadCommand(str(error.errors(include_url=False)[0]["msg"])) from None
