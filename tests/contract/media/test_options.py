@@ -116,7 +116,7 @@ async def test_what_is_not_to_be_had_is_told_after_the_answer(dial: Dial) -> Non
     await call.configure(unsupported=["eou", "realtime"], vad={"type": "guess"}, ambiance={"path": "missing.wav"})
     assert not call.events
     await call.connect()
-    await call.until("error", 5)
+    await call.until("error", 4)
 
     told = {event["sender"]: event["code"] for event in call.named("error")}
     assert told == {"eou": 404, "realtime": 404, "vad": 400, "ambiance": 404}
