@@ -65,10 +65,10 @@ test-compose:  ## Build and start the containers, scaled, and call them (needs a
 	tests/compose/smoke.sh
 
 test-interop: $(READY)  ## Against sipp, baresip, coturn, chromium (need to be installed) and the Go SDK
-	$(if $(INTEROP),$(BIN)/python -m pytest -m interop $(INTEROP) $(ARGS),@echo "no tests/interop here" >&2; exit 1)
+	$(if $(INTEROP),$(BIN)/python -m pytest -n 2 -m interop $(INTEROP) $(ARGS),@echo "no tests/interop here" >&2; exit 1)
 
 conformance: $(READY)  ## Every item of tests/conformance/table.tsv on the real ensemble; writes docs/conformance.md
-	$(BIN)/python -m pytest tests/conformance $(ARGS)
+	$(BIN)/python -m pytest -n 3 tests/conformance $(ARGS)
 
 clean:  ## Remove the environment and all caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache

@@ -37,7 +37,8 @@ def _rank(unit: str) -> int:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of pytest: the order in which work units are given out; within one it stays as it is."""
-    items.sort(key=lambda item: _rank(_work_unit(item.path.relative_to(ROOT).as_posix())))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: _rank(_work_unit(item.path.relative_to(ROOT).as_posix())))
 
 
 def pytest_collection_finish() -> None:

@@ -130,7 +130,14 @@ async def measure(rounds: int) -> list[float]:
         endpoint = RtpEndpoint(line, MediaSource(latching=False), ssrc=number + 1, sequence=0, timestamp=0)
         allocation = AllocateLeg(call_id=f"call-{number}", main_track="main", server_track="server")
         leg = Leg(
-            cast(Bus, QuietBus()), Config(), allocation, endpoint, detector, cast(Fetcher, None), cast(Loader, Tone())
+            cast(Bus, QuietBus()),
+            Config(),
+            allocation,
+            endpoint,
+            detector,
+            cast(Fetcher, None),
+            cast(Loader, Tone()),
+            is_there=lambda service: True,
         )
         await leg.start()
         leg.configure(ConfigureLeg.model_validate({"call_id": leg.call_id, "vad": {"type": "silero"}}))

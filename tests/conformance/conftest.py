@@ -5,10 +5,12 @@ of its tests passed; one without a test, and one whose test was skipped, is show
 written only after a run of the whole suite, and says the same after every run with the same outcome.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +25,8 @@ __all__ = ["StartPhone", "phone", "synthesise", "transcribe"]
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 DOCUMENT = ROOT / "docs" / "conformance.md"
+_TOLD = "conformance"
+"""Where a worker's output has what it tells."""
 SECTIONS = {"P": "Features", "O": "Orders of events", "G": "Needs of the Go SDK", "X": "Faults that must not come back"}
 
 
@@ -63,19 +67,22 @@ def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exchange]:
         yield exchange
 
 
-@pytest.fixture(scope="session", autouse=True)
-def background(request: pytest.FixtureRequest) -> Iterator[Background | None]:
-    """The scenarios of test_waits.py, begun before the first test, when that file is among those that run."""
-    waiting = [test for test in request.session.items if test.path.name == "test_waits.py"]
-    if not waiting:
-        yield None
-        return
-    exchange: Exchange = request.getfixturevalue("exchange")
+@pytest.fixture(scope="session")
+def background(exchange: Exchange) -> Iterator[Background]:
+    """The scenarios of test_waits.py, begun all at once."""
     background = Background()
     for name, scenario in scenarios(exchange).items():
         background.start(name, scenario)
     yield background
     background.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _begin_to_wait(request: pytest.FixtureRequest) -> None:
+    """Begin those scenarios before the first test when one process runs all; workers give that file out first."""
+    session = request.session
+    if "PYTEST_XDIST_WORKER" not in os.environ and any(test.path.name == "test_waits.py" for test in session.items):
+        request.getfixturevalue("background")
 
 
 @pytest.fixture(scope="session")
@@ -86,13 +93,18 @@ def sounds() -> Iterator[Sounds]:
 
 
 class Report:
-    """A pytest plugin that keeps the table's score."""
+    """A pytest plugin that keeps the table's score.
+
+    With pytest-xdist the workers find out who proves what and send it at their end; the outcomes arrive as they happen.
+    """
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.items = read_table()
-        self.expected: set[str] = set()
-        self.finished: set[str] = set()
+        self.proves: dict[str, list[str]] = {}
+        """Node id → ids of the table."""
+        self.outcomes: dict[str, bool] = {}
+        """Node id → passed in every phase so far."""
         self.deselected = False
 
     def pytest_deselected(self) -> None:
@@ -110,22 +122,31 @@ class Report:
             for id in proven:
                 if id not in self.items:
                     raise pytest.UsageError(f"{test.nodeid} proves {id}, which table.tsv does not have")
-                self.items[id].tests[test.nodeid] = None
-            self.expected.add(test.nodeid)
+            self.proves[test.nodeid] = proven
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Of pytest: a phase of a test is over. Every phase must pass; a skipped test proves nothing."""
-        self.finished.add(report.nodeid)
-        for item in self.items.values():
-            if report.nodeid in item.tests:
-                so_far = item.tests[report.nodeid]
-                item.tests[report.nodeid] = report.passed and so_far is not False
+        self.outcomes[report.nodeid] = report.passed and self.outcomes.get(report.nodeid, True)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Of pytest-xdist: a worker has ended, and says what it had collected."""
+        told = getattr(node, "workeroutput", {}).get(_TOLD, {})
+        self.proves |= told.get("proves", {})
+        self.deselected |= told.get("deselected", False)
+
+    def count(self) -> None:
+        """Enter the outcomes in the table."""
+        for nodeid, ids in self.proves.items():
+            for id in ids:
+                self.items[id].tests[nodeid] = self.outcomes.get(nodeid)
 
     @property
     def is_whole(self) -> bool:
         """Whether every test of this folder has run."""
         wanted = [(ROOT / arg).resolve() for arg in self.config.args]
-        return wanted == [HERE] and not self.deselected and self.expected <= self.finished and bool(self.expected)
+        whole = bool(self.proves) and self.proves.keys() <= self.outcomes.keys()
+        return wanted == [HERE] and not self.deselected and whole
 
     def text(self) -> str:
         """The document."""
@@ -152,13 +173,18 @@ class Report:
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Of pytest: after a whole run an item without a passing test fails the run."""
+        output = getattr(self.config, "workeroutput", None)
+        if output is not None:
+            output[_TOLD] = {"proves": self.proves, "deselected": self.deselected}
+            return
+        self.count()
         verdicts = {item.verdict for item in self.items.values()}
         if self.is_whole and any(verdict.startswith("**FAIL") for verdict in verdicts) and not session.exitstatus:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Of pytest: print the table; after a whole run, write it."""
-        if not self.expected:
+        if not self.proves:
             return
         say = terminalreporter
         say.section("conformance")
