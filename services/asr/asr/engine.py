@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from ctranslate2 import StorageView  # type: ignore[attr-defined] # the package lists no exports
+from ctranslate2 import StorageView  # type: ignore[attr-defined]  # the package lists no exports
 from ctranslate2.models import Whisper  # type: ignore[attr-defined]  # as above
 from faster_whisper.feature_extractor import FeatureExtractor
 from tokenizers import Tokenizer
