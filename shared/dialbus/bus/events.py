@@ -1,0 +1,94 @@
+"""The stream CALLS: the events of each call, in the order in which they were stored."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from dataclasses import dataclass
+
+import nats.errors
+from nats.js.api import ConsumerConfig, DeliverPolicy
+from nats.js.errors import APIError
+
+from dialbus import telemetry
+from dialbus.bus.connection import STREAM_TIMEOUT_S, Connection
+from dialbus.bus.errors import BusError
+from dialbus.bus.streams import CALLS_STREAM
+from dialbus.contracts.events import Event, event_subject
+
+log = telemetry.get_logger()
+
+SENDER = "Dialbus-Sender"
+"""Header of an event: service/instance, for those who follow a call."""
+_EMIT_GIVE_UP_S = 60.0
+_EVENTS_HEARTBEAT_S = 1.0
+"""A consumer that a server's restart forgot is made anew after two to four of these."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedEvent:
+    """An event as the stream holds it; `number` counts the call's events from 1."""
+
+    number: int
+    sequence: int
+    name: str
+    data: bytes
+
+
+class Events(Connection):
+    """Whoever appends an event waits for the stream's acknowledgement."""
+
+    async def emit(self, call_id: str, event: Event) -> int:
+        """Append an event to the call's stream; returns its stream sequence once the stream has it.
+
+        Tried again (and stored once) while the server is away, for a minute; then BusError.
+        """
+        return await self.emit_raw(call_id, event.event, event.to_json().encode())
+
+    async def emit_raw(self, call_id: str, name: str, data: bytes) -> int:
+        """`emit` for JSON that is ready."""
+        headers = {
+            "Nats-Msg-Id": secrets.token_hex(12),
+            SENDER: f"{self.service}/{self.instance}",
+            **telemetry.trace_headers(),
+        }
+        give_up_at = asyncio.get_running_loop().time() + _EMIT_GIVE_UP_S
+        while True:
+            try:
+                ack = await self._js.publish(
+                    event_subject(call_id, name), data, timeout=STREAM_TIMEOUT_S, headers=dict(headers)
+                )
+                return int(ack.seq)
+            except (nats.errors.Error, TimeoutError, APIError) as error:
+                if asyncio.get_running_loop().time() >= give_up_at:
+                    raise BusError(f"event {name} not stored: {error}") from error
+                log.warning("bus.event_not_stored", event_name=name, error=str(error) or type(error).__name__)
+                await asyncio.sleep(0.1)
+
+    async def last_sequence(self) -> int:
+        """The stream's newest sequence: events of a call that begins now come after it."""
+        info = await self._js.stream_info(CALLS_STREAM)
+        return int(info.state.last_seq)
+
+    async def events(self, call_id: str, first_sequence: int = 0) -> AsyncGenerator[StreamedEvent, None]:
+        """A call's events from `first_sequence` on, numbered from 1: those stored, then live ones. Endless.
+
+        The numbers are the same on whichever gateway they are counted, since the stream fixes the order.
+        """
+        subscription = await self._js.subscribe(
+            event_subject(call_id),
+            ordered_consumer=True,
+            idle_heartbeat=_EVENTS_HEARTBEAT_S,
+            config=ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=max(1, first_sequence)),
+        )
+        number = 0
+        try:
+            async for message in subscription.messages:
+                sequence = message.metadata.sequence.stream
+                if sequence < first_sequence:  # a consumer made anew before its first message starts too early
+                    continue
+                number += 1
+                yield StreamedEvent(number, sequence, message.subject.rpartition(".")[2], message.data)
+        finally:
+            with suppress(nats.errors.Error, ValueError):
+                await subscription.unsubscribe()
