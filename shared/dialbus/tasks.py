@@ -18,10 +18,14 @@ class TaskSet:
     its owner can make an input of it. Nothing that happens in one is lost.
     """
 
-    def __init__(self, failed: Callable[[str, Exception], None] | None = None) -> None:
-        """`failed` hears the task's name and what it raised; it must not wait."""
+    def __init__(self, failed: Callable[[str, Exception], None] | None = None, **facts: str) -> None:
+        """`failed` hears the task's name and what it raised; it must not wait.
+
+        `facts` (`call_id=…`) are bound to every log line of its tasks, wherever they are begun.
+        """
         self._tasks: set[asyncio.Task[Any]] = set()
         self._failed = failed
+        self._facts = facts
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -31,9 +35,10 @@ class TaskSet:
 
     def start(self, work: Coroutine[Any, Any, Any], *, name: str) -> "asyncio.Task[Any]":
         """Run a coroutine beside its owner."""
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
+        with telemetry.bound(**self._facts):
+            task = asyncio.get_running_loop().create_task(work, name=name)
+            self._tasks.add(task)
+            task.add_done_callback(self._done)
         return task
 
     async def wait(self, timeout_s: float | None = None) -> None:

@@ -34,6 +34,7 @@ from media.endpoint.rtp import RtpEndpoint
 from media.files.fetch import Fetcher
 from media.files.loader import Loader
 from media.leg.leg import Leg
+from media.leg.resources import Resources
 from media.rtp.source import MediaSource
 from media.worker.engine import Engine
 
@@ -124,21 +125,15 @@ async def measure(rounds: int) -> list[float]:
     """Milliseconds of CPU per leg and second of audio, one for each round."""
     detector = Speaking()
     engine = Engine(detector, time.monotonic)
+    resources = Resources(
+        cast(Bus, QuietBus()), Config(), detector, cast(Fetcher, None), cast(Loader, Tone()), lambda _: True
+    )
     lines, legs = [], []
     for number in range(LEGS):
         line = Line()
         endpoint = RtpEndpoint(line, MediaSource(latching=False), ssrc=number + 1, sequence=0, timestamp=0)
         allocation = AllocateLeg(call_id=f"call-{number}", main_track="main", server_track="server")
-        leg = Leg(
-            cast(Bus, QuietBus()),
-            Config(),
-            allocation,
-            endpoint,
-            detector,
-            cast(Fetcher, None),
-            cast(Loader, Tone()),
-            is_there=lambda service: True,
-        )
+        leg = Leg(resources, allocation, endpoint)
         await leg.start()
         leg.configure(ConfigureLeg.model_validate({"call_id": leg.call_id, "vad": {"type": "silero"}}))
         leg.connect(RemoteMedia(address=PHONE[0], port=PHONE[1], codec="pcmu", payload_type=0))

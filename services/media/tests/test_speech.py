@@ -84,7 +84,7 @@ async def _open(
     bus: FakeBus, watchdog_s: float = 10.0, *, is_there: Callable[[], bool] = lambda: True
 ) -> tuple[Speech, Listener]:
     listener = Listener()
-    speech = Speech(cast(Bus, bus), "c", "server", listener, watchdog_s, is_there=is_there)
+    speech = Speech(cast(Bus, bus), "c", "server", watchdog_s, is_there=is_there)
     await speech.start()
     return speech, listener
 
@@ -97,7 +97,7 @@ async def _settled() -> None:
 async def test_audio_is_passed_on_until_the_last_frame() -> None:
     bus = FakeBus()
     speech, listener = await _open(bus)
-    speech.request(_request())
+    speech.request(_request(), listener)
     await _settled()
     assert bus.audio is not None
 
@@ -111,7 +111,7 @@ async def test_audio_is_passed_on_until_the_last_frame() -> None:
 async def test_a_failure_in_the_last_frame_comes_after_its_audio() -> None:
     bus = FakeBus()
     speech, listener = await _open(bus)
-    speech.request(_request())
+    speech.request(_request(), listener)
     await _settled()
     assert bus.audio is not None
 
@@ -127,7 +127,7 @@ async def test_a_failure_in_the_last_frame_comes_after_its_audio() -> None:
 async def test_who_cannot_speak_at_all_fails_for_good(answer: Any, code: int) -> None:
     speech, listener = await _open(FakeBus(answer))
 
-    speech.request(_request())
+    speech.request(_request(), listener)
 
     assert await listener.until(1) == [("failed", "u1", code, True)]
     await speech.close()
@@ -136,7 +136,7 @@ async def test_who_cannot_speak_at_all_fails_for_good(answer: Any, code: int) ->
 async def test_a_worker_that_sends_nothing_is_given_up() -> None:
     speech, listener = await _open(FakeBus(), watchdog_s=0.01)
 
-    speech.request(_request())
+    speech.request(_request(), listener)
 
     assert await listener.until(1) == [("failed", "u1", 500, False)]
     await speech.close()
@@ -145,8 +145,8 @@ async def test_a_worker_that_sends_nothing_is_given_up() -> None:
 async def test_a_text_that_waits_behind_a_long_one_is_not_given_up() -> None:
     bus = FakeBus()
     speech, listener = await _open(bus, watchdog_s=0.1)
-    speech.request(_request())
-    speech.request(_request("u2"))
+    speech.request(_request(), listener)
+    speech.request(_request("u2"), listener)
     await _settled()
     assert bus.audio is not None
 
@@ -162,8 +162,8 @@ async def test_a_text_that_waits_behind_a_long_one_is_not_given_up() -> None:
 async def test_a_cancelled_utterance_is_told_to_the_worker_and_its_audio_ignored() -> None:
     bus = FakeBus()
     speech, listener = await _open(bus)
-    speech.request(_request())
-    speech.request(_request("u2"))
+    speech.request(_request(), listener)
+    speech.request(_request("u2"), listener)
     await _settled()
     audio = bus.audio
     assert audio is not None
@@ -191,7 +191,7 @@ async def test_a_worker_that_comes_late_speaks_late_and_nothing_fails(monkeypatc
                 await self.audio(_frame(0, 1, last=True))
 
     speech, listener = await _open(Late(NoResponder("tts.speak")), watchdog_s=0.1, is_there=lambda: False)
-    speech.request(_request())
+    speech.request(_request(), listener)
 
     assert await listener.until(2) == [("audio", "u1", [1]), ("done", "u1", False)]
     await speech.close()
@@ -205,7 +205,7 @@ async def test_audio_that_overtakes_the_answer_is_heard() -> None:
             await self.audio(_frame(1, last=True))
 
     speech, listener = await _open(Eager())
-    speech.request(_request())
+    speech.request(_request(), listener)
 
     assert await listener.until(2) == [("audio", "u1", [1, 2]), ("done", "u1", False)]
     await speech.close()
@@ -219,7 +219,7 @@ async def test_audio_whose_answer_is_lost_is_heard() -> None:
 
     bus = Mute(NoReply("tts.speak"))
     speech, listener = await _open(bus)
-    speech.request(_request())
+    speech.request(_request(), listener)
     await listener.until(1)
     await _settled()
     assert bus.audio is not None
@@ -237,7 +237,7 @@ async def test_a_cancellation_that_overtakes_the_answer_is_told_to_the_worker() 
 
     bus = Interrupted()
     speech, listener = await _open(bus)
-    speech.request(_request())
+    speech.request(_request(), listener)
     await _settled()
     await speech.close()
 

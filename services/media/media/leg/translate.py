@@ -1,8 +1,9 @@
 """Between the cores of media and the contracts: options, commands and events. Pure functions."""
 
-from typing import Any
+from typing import Any, Literal
 
 from dialbus.contracts import events
+from dialbus.contracts.media import MAIN_LEG, AllocateLeg
 from dialbus.contracts.options import AGCOption, VADOption
 from media.audio.agc import GainOptions
 from media.turn import playback as core
@@ -14,6 +15,11 @@ SHORTEST_SILENCE_S = 0.1
 
 NO_VAD = "nop"
 """The type that asks for no speech events."""
+
+
+def bus_track(allocation: AllocateLeg, side: Literal["main", "server"]) -> str:
+    """The name of a leg's audio on the bus: its side, of further legs with their id before it."""
+    return side if allocation.leg_id == MAIN_LEG else f"{allocation.leg_id}-{side}"
 
 
 def endpointing_options(option: VADOption) -> EndpointingOptions | None:

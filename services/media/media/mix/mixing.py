@@ -33,10 +33,13 @@ class Source(Protocol):
 class RemoteParty(Protocol):
     """A leg, as far as others hear its remote party."""
 
-    rate_hz: int
-    """0 until there is audio."""
-    remote_party: Pcm | None
-    """Its remote party in this tick; None when there is nothing to hear of it."""
+    @property
+    def rate_hz(self) -> int:
+        """0 until there is audio."""
+
+    @property
+    def remote_party(self) -> Pcm | None:
+        """Its remote party in this tick; None when there is nothing to hear of it."""
 
 
 class RemotePartySource:

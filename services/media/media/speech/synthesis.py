@@ -38,6 +38,7 @@ class Listener(Protocol):
 
 @dataclass(slots=True)
 class _Awaited:
+    listener: Listener
     task: asyncio.Task[None]
     asked_at: float
     first_audio_at: float | None = None
@@ -51,7 +52,6 @@ class Speech:
         bus: Bus,
         call_id: str,
         track: str,
-        listener: Listener,
         watchdog_s: float = WATCHDOG_S,
         *,
         is_there: Callable[[], bool],
@@ -65,7 +65,6 @@ class Speech:
         self._bus = bus
         self._call_id = call_id
         self._track = track
-        self._listener = listener
         self._watchdog_s = watchdog_s
         self._loop = asyncio.get_running_loop()
         self._awaited: dict[str, _Awaited] = {}
@@ -77,10 +76,10 @@ class Speech:
         """Listen for audio."""
         self._subscription = await self._bus.subscribe_audio(self._call_id, self._track, self._on_frame)
 
-    def request(self, request: Speak) -> None:
+    def request(self, request: Speak, listener: Listener) -> None:
         """Ask for one utterance; the listener gets the answers."""
         task = self._loop.create_task(self._ask(request), name=f"speak {request.utterance_id}")
-        self._awaited[request.utterance_id] = _Awaited(task, self._loop.time())
+        self._awaited[request.utterance_id] = _Awaited(listener, task, self._loop.time())
         if len(self._awaited) == 1:
             self._watch()
 
@@ -125,12 +124,12 @@ class Speech:
             awaited.first_audio_at = self._loop.time()
         self._watch()
         if frame.pcm:
-            self._listener.speech_audio(frame.utterance, np.frombuffer(frame.pcm, "<i2").astype(np.int16, copy=False))
+            awaited.listener.speech_audio(frame.utterance, np.frombuffer(frame.pcm, "<i2").astype(np.int16, copy=False))
         if frame.failure is not None:
             self._fail(frame.utterance, 500, frame.failure, fatal=False)
         elif frame.last:
             self._forget(frame.utterance)
-            self._listener.speech_done(
+            awaited.listener.speech_done(
                 frame.utterance, cached=_is_true(frame.facts.get("cached")), ttfb_ms=_ttfb(frame, awaited)
             )
 
@@ -147,9 +146,9 @@ class Speech:
         self._fail(oldest, 500, f"no audio from tts for {self._watchdog_s:.0f} s", fatal=False)
 
     def _fail(self, utterance_id: str, code: int, reason: str, *, fatal: bool) -> None:
-        if self._forget(utterance_id) is not None:
+        if (awaited := self._forget(utterance_id)) is not None:
             self._log.warning("speech.failed", code=code, reason=reason)
-            self._listener.speech_failed(utterance_id, code, reason, fatal=fatal)
+            awaited.listener.speech_failed(utterance_id, code, reason, fatal=fatal)
 
     def _forget(self, utterance_id: str) -> _Awaited | None:
         awaited = self._awaited.pop(utterance_id, None)

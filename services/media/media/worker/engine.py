@@ -9,17 +9,16 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from dialbus import telemetry
-from media.audio.codec import Codec, G711Codec
+from dialbus.audio import FRAMES_PER_SECOND, Pcm
+from media import metrics
+from media.audio.codec import G711Codec
 from media.audio.vad import SpeechDetector
 from media.endpoint.rtp import FRAME_UNITS
-from media.leg.leg import FRAMES_PER_SECOND, Leg, LegKey
+from media.leg.leg import Leg, LegKey
+from media.leg.leg_audio import LegAudio
 from media.rtp.jitter import IDLE, NoAudio
-from media.worker import metrics
-
-Pcm = npt.NDArray[np.int16]
 
 log = telemetry.get_logger()
 
@@ -60,10 +59,10 @@ class Engine:
         legs = list(self._legs.values())
         for leg in legs:
             self._guard(leg, leg.receive, now)
-        connected = [leg for leg in legs if leg.connected and leg.endpoint.ready]
-        self._process_inbound(connected, now, wall)
-        self._detect_speech(connected)
-        self._send_outbound(connected, now)
+        heard = [leg.audio for leg in legs if leg.audio is not None and leg.endpoint.ready]
+        self._process_inbound(heard, now, wall)
+        self._detect_speech(heard)
+        self._send_outbound(heard, now)
         for position, leg in enumerate(legs):
             if (self._ticks + position) % _REPORT_TICKS == 0:
                 self._guard(leg, leg.report, now)
@@ -77,12 +76,11 @@ class Engine:
         for leg in self._legs.values():
             leg.endpoint.pass_over(ticks)
 
-    def _process_inbound(self, legs: list[Leg], now: float, wall: float) -> None:
-        batches: dict[str, tuple[G711Codec, list[Leg], list[bytes]]] = {}
+    def _process_inbound(self, legs: list[LegAudio], now: float, wall: float) -> None:
+        batches: dict[str, tuple[G711Codec, list[LegAudio], list[bytes]]] = {}
         for leg in legs:
             payload = self._guard(leg, leg.endpoint.next_payload, now)
-            codec = leg.endpoint.codec
-            assert codec is not None
+            codec = leg.codec
             if payload is None:
                 self._guard(leg, leg.process_inbound, IDLE, wall)
             elif isinstance(payload, NoAudio | np.ndarray):
@@ -92,57 +90,57 @@ class Engine:
                 members.append(leg)
                 payloads.append(payload)
             else:
-                self._guard(leg, _decode_one, leg, codec, payload, wall)
-        for codec, members, payloads in batches.values():
-            rows = codec.decode_rows(np.frombuffer(b"".join(payloads), np.uint8).reshape(len(members), FRAME_UNITS))
+                self._guard(leg, _decode_one, leg, payload, wall)
+        for g711, members, payloads in batches.values():
+            rows = g711.decode_rows(np.frombuffer(b"".join(payloads), np.uint8).reshape(len(members), FRAME_UNITS))
             for leg, row in zip(members, rows, strict=True):
                 self._guard(leg, leg.process_inbound, row, wall)
 
-    def _detect_speech(self, legs: list[Leg]) -> None:
+    def _detect_speech(self, legs: list[LegAudio]) -> None:
         windows = self._detector.process()
         if not windows:
             return
-        rows = {leg.row: leg for leg in legs}
+        rows = {leg.hearing.track.row: leg for leg in legs}
         for window in windows:
             leg = rows.get(window.row)
             if leg is not None:
-                self._guard(leg, leg.on_speech_probability, window.probability, window.end_sample)
+                self._guard(leg, leg.hearing.on_speech_probability, window.probability, window.end_sample)
 
-    def _send_outbound(self, legs: list[Leg], now: float) -> None:
-        batches: dict[str, tuple[G711Codec, list[Leg], list[Pcm]]] = {}
+    def _send_outbound(self, legs: list[LegAudio], now: float) -> None:
+        batches: dict[str, tuple[G711Codec, list[LegAudio], list[Pcm]]] = {}
         for leg in legs:
             frame: Pcm | None = self._guard(leg, leg.next_outbound_frame, now)
-            codec = leg.endpoint.codec
-            assert codec is not None
+            codec = leg.codec
             if not leg.endpoint.sends:
                 leg.endpoint.pass_over()
             elif frame is None:
                 leg.endpoint.send_silence()
             elif not isinstance(codec, G711Codec):
-                self._guard(leg, _encode_one, leg, codec, frame)
+                self._guard(leg, _encode_one, leg, frame)
             else:
                 _, members, frames = batches.setdefault(codec.format.name, (codec, [], []))
                 members.append(leg)
                 frames.append(frame)
-        for codec, members, frames in batches.values():
-            rows = codec.encode_rows(np.stack(frames))
+        for g711, members, frames in batches.values():
+            rows = g711.encode_rows(np.stack(frames))
             for leg, row in zip(members, rows, strict=True):
                 leg.endpoint.send(row.tobytes())
 
-    def _guard(self, leg: Leg, step: Callable[..., Any], *arguments: Any) -> Any:
+    def _guard(self, leg: Leg | LegAudio, step: Callable[..., Any], *arguments: Any) -> Any:
         """Do one step of one leg; what goes wrong there is told once and harms no other leg."""
         try:
             return step(*arguments)
         except Exception:  # the boundary of a leg
             if leg.key not in self._broken:
                 self._broken.add(leg.key)
-                log.exception("leg.failed", call_id=leg.call_id, leg_id=leg.leg_id)
+                call_id, leg_id = leg.key
+                log.exception("leg.failed", call_id=call_id, leg_id=leg_id, step=step.__name__)
             return None
 
 
-def _encode_one(leg: Leg, codec: Codec, frame: Pcm) -> None:
-    leg.endpoint.send(codec.encode(frame))
+def _encode_one(leg: LegAudio, frame: Pcm) -> None:
+    leg.endpoint.send(leg.codec.encode(frame))
 
 
-def _decode_one(leg: Leg, codec: Codec, payload: bytes, wall: float) -> None:
-    leg.process_inbound(codec.decode(payload), wall)
+def _decode_one(leg: LegAudio, payload: bytes, wall: float) -> None:
+    leg.process_inbound(leg.codec.decode(payload), wall)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dialbus import telemetry
-from dialbus.bus import Bus, BusError, NoResponder, Refused, Subscription
+from dialbus.bus import Bus, NoResponder, Refused, Subscription
 from dialbus.contracts.base import Contract, Taken
 from dialbus.contracts.media import (
     MAIN_LEG,
@@ -22,7 +22,6 @@ from dialbus.contracts.media import (
     LegAllocated,
     LegClosed,
     LegKind,
-    LegLost,
     LegRequest,
     NoteInput,
     Playback,
@@ -36,15 +35,16 @@ from dialbus.membership import Join as Group
 from dialbus.membership import Membership
 from dialbus.neighbours import Neighbours
 from dialbus.sessions import Sessions
+from media import metrics
 from media.audio.vad import SpeechDetector
 from media.endpoint.rtp import Endpoint
 from media.files.fetch import Fetcher
 from media.files.loader import Loader
 from media.leg.leg import Leg, LegKey
+from media.leg.resources import Resources
 from media.mix.join import Join
 from media.webrtc import candidate
 from media.webrtc.transport import WebRtcTransport
-from media.worker import metrics
 from media.worker.engine import Engine
 from media.worker.opening import EndpointOpener, literal
 from media.worker.pacer import Pacer, prefer_this_thread
@@ -76,12 +76,12 @@ class MediaService:
         self._bus: Bus = me.bus
         self._config = me.config
         self._instance = me.instance
-        self._detector = detector
         self._loop = asyncio.get_running_loop()
         self._engine = Engine(detector, self._loop.time)
         self._pacer = Pacer(self._engine.tick, self._engine.skip)
-        self._fetcher = Fetcher.configured(me.config)
-        self._loader = Loader.configured(me.config, self._fetcher)
+        fetcher = Fetcher.configured(me.config)
+        loader = Loader.configured(me.config, fetcher)
+        self._resources = Resources(me.bus, me.config, detector, fetcher, loader, self._is_there)
         self._opener = EndpointOpener(me.bus, me.config)
         self._held: dict[LegKey, _Held] = {}
         self._opening: set[LegKey] = set()
@@ -174,20 +174,8 @@ class MediaService:
     async def _open(self, key: LegKey, request: AllocateLeg) -> LegAllocated:
         opened = await self._opener.open(request)
         main = self._held.get((request.call_id, MAIN_LEG))
-        muted = main.leg.muted if main is not None else None
-        held = _Held(
-            Leg(
-                self._bus,
-                self._config,
-                request,
-                opened.endpoint,
-                self._detector,
-                self._fetcher,
-                self._loader,
-                muted,
-                is_there=self._is_there,
-            )
-        )
+        muted = main.leg.muting.tracks if main is not None else None
+        held = _Held(Leg(self._resources, request, opened.endpoint, muted))
         self._held[key] = held
         metrics.LEGS.set(len(self._held))
         try:
@@ -311,14 +299,11 @@ class MediaService:
 
     async def _give_up(self, held: _Held, reason: str, *, hung_up: bool = False) -> None:
         """Tell the owner that it has to do without this leg; without an owner, close it."""
-        leg = held.leg
         try:
-            await self._bus.request(LegLost(call_id=leg.call_id, leg_id=leg.leg_id, reason=reason, hung_up=hung_up))
+            await held.leg.tellings.lost(reason, hung_up=hung_up)
         except NoResponder:
-            for other in [other for other in self._held.values() if other.leg.call_id == leg.call_id]:
+            for other in [other for other in self._held.values() if other.leg.call_id == held.leg.call_id]:
                 await self._close(other)
-        except (BusError, Refused) as error:
-            log.warning("leg.owner_not_told", call_id=leg.call_id, leg_id=leg.leg_id, error=str(error))
 
     # -- neighbours ------------------------------------------------------------------------------
 
