@@ -62,7 +62,7 @@ class Leg:
         self.audio: LegAudio | None = None
         """From the first codec on."""
         self.touched_at = 0.0
-        """When the owner or the remote party was last heard."""
+        """When the owner last asked for something, on the loop's clock."""
         bus = resources.bus
         self._log = log.bind(call_id=self.call_id, leg_id=self.leg_id)
         self._resources = resources
@@ -83,7 +83,6 @@ class Leg:
         self._activity = Activity()
         self._counts = LegCounts()
         self._dtmf_to: Joinable | None = None
-        self._recognition_paused = False
         self._ready = False
 
     def __repr__(self) -> str:
@@ -94,9 +93,13 @@ class Leg:
             f" in={self.endpoint.accepted} out={self.endpoint.packets_sent}>"
         )
 
+    def touch(self) -> None:
+        """Somebody cares for it."""
+        self.touched_at = self._loop.time()
+
     async def start(self) -> None:
         """Listen for synthesised audio; an endpoint that knows its codec by itself is connected."""
-        self.touched_at = self._loop.time()
+        self.touch()
         await self._speech.start()
         if self.endpoint.codec is not None:
             self._use(self.endpoint.codec)
@@ -125,7 +128,8 @@ class Leg:
 
     def connect(self, remote: RemoteMedia) -> None:
         """Send to and expect from here; `remote.address` is an IP literal."""
-        now = self.touched_at = self._loop.time()
+        self.touch()
+        now = self._loop.time()
         is_other_codec = self.endpoint.connect(remote, now)
         if is_other_codec and self.endpoint.codec is not None:
             self._use(self.endpoint.codec)
@@ -140,7 +144,7 @@ class Leg:
 
         Errors wait for the answer when that is still to come. Else they wait for the next `connect`, at most a second.
         """
-        self.touched_at = self._loop.time()
+        self.touch()
         self._events.hold_errors(answered=wanted.answered)
         if wanted.inactivity_timeout_s is not None:
             self._activity.limit_s = wanted.inactivity_timeout_s
@@ -153,7 +157,7 @@ class Leg:
 
     def command(self, command: PlaybackCommand, *, loop: bool = False) -> None:
         """A client's playback command; a file is repeated with `loop`. Raises Refused."""
-        self.touched_at = self._loop.time()
+        self.touch()
         if isinstance(command, commands.Mute | commands.Unmute):
             self.muting.apply(command)
         elif self.audio is not None:
@@ -166,7 +170,7 @@ class Leg:
 
     async def stop_playback(self, *, interruption: bool, play_id: str | None = None) -> None:
         """End what plays (if it is `play_id`, when given), without hanging up; its trackEnd is stored on return."""
-        self.touched_at = self._loop.time()
+        self.touch()
         if self.audio is not None and play_id in (None, self.audio.playing.playback.play_id):
             self.audio.playing.receive(commands.Interrupt() if interruption else core.Stop())
         await self._outbox.flush()
@@ -178,12 +182,12 @@ class Leg:
 
     async def bridge(self, other: str) -> None:
         """Patch the remote party through to that of another call. Raises Refused."""
-        self.touched_at = self._loop.time()
+        self.touch()
         await self._patches.add(other)
 
     async def unbridge(self, other: str) -> None:
         """Undo it."""
-        self.touched_at = self._loop.time()
+        self.touch()
         await self._patches.remove(other)
 
     def forward_dtmf_to(self, other: Joinable | None) -> None:
@@ -196,9 +200,7 @@ class Leg:
 
     def pause_recognition(self, paused: bool) -> None:
         """Recognise nothing until it is said again."""
-        self._recognition_paused = paused
-        if self.audio is not None:
-            self.audio.hearing.pause(paused)
+        self._options.pause_recognition(paused, self.audio)
 
     def asr_lost(self) -> None:
         """The asr worker fell silent."""
@@ -292,7 +294,6 @@ class Leg:
         )
         track = InboundTrack(rate_hz, resources.detector)
         hearing = Hearing(resources, allocation, track, self._events, ledger, playing.input_heard)
-        hearing.pause(self._recognition_paused)
         return LegAudio(
             self.key,
             codec,

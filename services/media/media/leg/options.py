@@ -46,6 +46,7 @@ class _Wanted:
     agc: AGCOption | None = None
     subscribe: bool = False
     ambiance: AmbianceOption | None = None
+    recognition_paused: bool = False
 
 
 class LegOptions:
@@ -106,6 +107,12 @@ class LegOptions:
         if audio is not None:
             self._apply(audio)
 
+    def pause_recognition(self, paused: bool, audio: LegAudio | None) -> None:
+        """Recognise nothing until it is said again, whatever options say meanwhile."""
+        self._wanted.recognition_paused = paused
+        if audio is not None:
+            audio.hearing.pause(paused)
+
     def begin(self, audio: LegAudio) -> None:
         """The leg has audio now."""
         self._apply(audio)
@@ -138,6 +145,7 @@ class LegOptions:
 
     def _apply(self, audio: LegAudio) -> None:
         wanted, hearing = self._wanted, audio.hearing
+        hearing.pause(wanted.recognition_paused)
         hearing.track.denoise(wanted.denoise)
         if wanted.vad is not None:
             hearing.track.report_speech(translate.endpointing_options(wanted.vad))

@@ -26,12 +26,15 @@ class Patches:
         self._feed = feed
         self._subscriptions: dict[str, Subscription] = {}
         self._changing = asyncio.Lock()
+        self._closed = False
 
     async def add(self, other: str) -> None:
         """Hear the remote party of another call, and let it be heard there; the same call again begins anew."""
         if other == self._call_id:
             raise Refused(400, "a call can't be bridged to itself")
         async with self._changing:
+            if self._closed:
+                raise Refused(409, "the leg is closed")
             if other not in self._subscriptions and len(self._subscriptions) >= MOST_BRIDGES:
                 raise Refused(409, f"the call has {MOST_BRIDGES} bridges already")
             await self._remove(other)
@@ -51,7 +54,8 @@ class Patches:
             await self._remove(other)
 
     async def close(self) -> None:
-        """Undo all of them."""
+        """Undo all of them, and those that were asked for and not begun."""
+        self._closed = True
         async with self._changing:
             for other in list(self._subscriptions):
                 await self._remove(other)

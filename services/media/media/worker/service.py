@@ -1,33 +1,18 @@
 """The media service: takes legs from the bus, keeps them on one clock, gives them back."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from dialbus import telemetry
-from dialbus.bus import Bus, NoResponder, Refused, Subscription
-from dialbus.contracts.base import Contract, Taken
+from dialbus.bus import Bus, NoResponder, Refused
+from dialbus.contracts.base import Contract
 from dialbus.contracts.media import (
     MAIN_LEG,
-    AddCandidate,
-    AllocateBeside,
     AllocateLeg,
-    BridgeLeg,
-    CloseLeg,
-    ConfigureLeg,
-    ConnectLeg,
-    JoinLegs,
     LegAllocated,
     LegClosed,
     LegKind,
-    LegRequest,
-    NoteInput,
-    Playback,
-    RemoteMedia,
-    StopPlayback,
-    UnbridgeLeg,
 )
 from dialbus.lifecycle import Service
 from dialbus.liveness import HEARTBEAT_S
@@ -35,6 +20,7 @@ from dialbus.membership import Join as Group
 from dialbus.membership import Membership
 from dialbus.neighbours import Neighbours
 from dialbus.sessions import Sessions
+from dialbus.tasks import TaskSet
 from media import metrics
 from media.audio.vad import SpeechDetector
 from media.endpoint.rtp import Endpoint
@@ -42,12 +28,11 @@ from media.files.fetch import Fetcher
 from media.files.loader import Loader
 from media.leg.leg import Leg, LegKey
 from media.leg.resources import Resources
-from media.mix.join import Join
-from media.webrtc import candidate
-from media.webrtc.transport import WebRtcTransport
+from media.webrtc.transport import Lost, WebRtcTransport
 from media.worker.engine import Engine
-from media.worker.opening import EndpointOpener, literal
+from media.worker.opening import EndpointOpener
 from media.worker.pacer import Pacer, prefer_this_thread
+from media.worker.requests import HeldLeg, LegRequests
 
 log = telemetry.get_logger()
 
@@ -57,16 +42,6 @@ ABANDONED_S = 300.0
 MAX_HANDSHAKE_S = 300.0
 STOP_LIMIT_S = 2.0
 """How long the owners have to close their legs when the service stops."""
-
-
-@dataclass(slots=True)
-class _Held:
-    """A leg and what listens for it."""
-
-    leg: Leg
-    subscriptions: list[Subscription] = field(default_factory=list)
-    closing: asyncio.Task[LegClosed] | None = None
-    webrtc: WebRtcTransport | None = None
 
 
 class MediaService:
@@ -83,7 +58,7 @@ class MediaService:
         loader = Loader.configured(me.config, fetcher)
         self._resources = Resources(me.bus, me.config, detector, fetcher, loader, self._is_there)
         self._opener = EndpointOpener(me.bus, me.config)
-        self._held: dict[LegKey, _Held] = {}
+        self._held: dict[LegKey, HeldLeg] = {}
         self._opening: set[LegKey] = set()
         self._neighbours = Neighbours(me.bus, "asr", "sip-ua", "tts")
         self._sessions: Sessions | None = None
@@ -93,7 +68,7 @@ class MediaService:
         self._stopping = False
         self._closed = asyncio.Event()
         self._late = 0
-        self._tasks: set[asyncio.Future[None]] = set()
+        self._tasks = TaskSet()
 
     @property
     def capacity(self) -> int:
@@ -125,23 +100,27 @@ class MediaService:
                 main = self._held.get((held.leg.call_id, MAIN_LEG), held)
                 if held.closing is None and is_abandoned(held.leg, main.leg, self._loop.time()):
                     log.warning("leg.abandoned", call_id=held.leg.call_id, leg_id=held.leg.leg_id)
-                    held.leg.touched_at = self._loop.time()
-                    self._do(self._give_up(held, "no packets and no requests for a long time"))
+                    held.leg.touch()
+                    self._begin_to_give_up(held, "no packets and no requests for a long time")
 
     async def stop(self) -> None:
         """Take no more legs, tell the owners, and close what they have not closed within the limit."""
         self._stopping = True
-        self._do(self._membership.leave(STOP_LIMIT_S))
+        self._tasks.start(self._membership.leave(STOP_LIMIT_S), name="leave the queue groups")
         for held in list(self._held.values()):
-            self._do(self._give_up(held, "the media worker stops"))
+            self._begin_to_give_up(held, "the media worker stops")
         with suppress(TimeoutError):
             async with asyncio.timeout(STOP_LIMIT_S):
                 while self._held:
                     self._closed.clear()
                     await self._closed.wait()
-        await asyncio.gather(*(self._close(held) for held in list(self._held.values())), return_exceptions=True)
+        await asyncio.gather(*(self.close(held) for held in list(self._held.values())), return_exceptions=True)
         self._pacer.stop()
         await self._neighbours.close()
+
+    def find(self, key: LegKey) -> HeldLeg | None:
+        """A leg of this worker."""
+        return self._held.get(key)
 
     # -- taking legs ------------------------------------------------------------------------------
 
@@ -155,9 +134,10 @@ class MediaService:
     async def _on_allocate(self, request: AllocateLeg) -> Contract:
         if self._full:
             raise Refused(503, "no room on this media worker")
-        return await self._take(request)
+        return await self.take(request)
 
-    async def _take(self, request: AllocateLeg) -> LegAllocated:
+    async def take(self, request: AllocateLeg) -> LegAllocated:
+        """Hold a leg, whether there is room or not. Raises Refused."""
         key = (request.call_id, request.leg_id)
         if self._stopping:
             raise Refused(503, "this media worker stops")
@@ -175,20 +155,22 @@ class MediaService:
         opened = await self._opener.open(request)
         main = self._held.get((request.call_id, MAIN_LEG))
         muted = main.leg.muting.tracks if main is not None else None
-        held = _Held(Leg(self._resources, request, opened.endpoint, muted))
+        held = HeldLeg(Leg(self._resources, request, opened.endpoint, muted), opened.webrtc)
         self._held[key] = held
         metrics.LEGS.set(len(self._held))
+        self._engine.add(held.leg)  # before anything that may end it
         try:
             await held.leg.start()
-            await self._listen(held)
-            self._engine.add(held.leg)
+            await LegRequests(self._bus, held, self).listen()
             await self._bus.flush()
-            if opened.webrtc is not None:
-                held.webrtc = opened.webrtc
-                self._do(self._watch(held, opened.webrtc, request.handshake_timeout_s))
         except BaseException:
-            await self._close(held)
+            await self.close(held)
             raise
+        if held.closing is not None:
+            await held.leave()
+            raise Refused(503, "the leg was closed while it was opened")
+        if opened.webrtc is not None:
+            self._tasks.start(self._watch(held, opened.webrtc, request.handshake_timeout_s), name="webrtc leg")
         log.info("leg.allocated", kind=request.kind, port=opened.port, ssrc=opened.endpoint.ssrc)
         return LegAllocated(
             worker=self._instance,
@@ -198,89 +180,26 @@ class MediaService:
             sdp=opened.sdp,
         )
 
-    async def _listen(self, held: _Held) -> None:
-        """Serve the owner's requests for one leg."""
-        leg = held.leg
-
-        async def connect(request: ConnectLeg) -> None:
-            leg.connect(await _resolved(request.remote))
-
-        async def configure(request: ConfigureLeg) -> None:
-            leg.configure(request)
-            await leg.settle()
-
-        async def play(request: Playback) -> None:
-            leg.command(request.command, loop=request.loop)
-
-        async def stop(request: StopPlayback) -> None:
-            await leg.stop_playback(interruption=request.interruption, play_id=request.play_id)
-
-        async def join(request: JoinLegs) -> None:
-            self._join(leg, request)
-
-        async def bridge(request: BridgeLeg) -> None:
-            if leg.leg_id != MAIN_LEG:  # the audio of a bridge is named by the call
-                raise Refused(400, "only the main leg of a call is bridged")
-            await leg.bridge(request.other)
-
-        async def unbridge(request: UnbridgeLeg) -> None:
-            await leg.unbridge(request.other)
-
-        async def note(_: NoteInput) -> None:
-            leg.note_input()
-
-        async def add_candidate(request: AddCandidate) -> None:
-            _add_candidate(held, request)
-
-        async def close(_: CloseLeg) -> LegClosed:
-            return await self._close(held)
-
-        served: list[tuple[type[LegRequest[Any]], _Handler]] = [
-            (ConnectLeg, connect), (ConfigureLeg, configure), (Playback, play), (StopPlayback, stop),
-            (JoinLegs, join), (BridgeLeg, bridge), (UnbridgeLeg, unbridge), (NoteInput, note),
-            (AddCandidate, add_candidate), (CloseLeg, close),
-        ]  # fmt: skip
-        for contract, handler in served:
-            answer = _answering(held, handler, is_close=contract is CloseLeg)
-            subscription = await self._bus.serve(contract, answer, call_id=leg.call_id, leg_id=leg.leg_id)
-            held.subscriptions.append(subscription)
-        if leg.leg_id == MAIN_LEG:
-            # A full worker takes it too: the legs of a call can be joined nowhere else.
-            held.subscriptions.append(await self._bus.serve(AllocateBeside, self._take, call_id=leg.call_id))
-
-    async def _watch(self, held: _Held, webrtc: WebRtcTransport, handshake_timeout_s: float) -> None:
+    async def _watch(self, held: HeldLeg, webrtc: WebRtcTransport, handshake_timeout_s: float) -> None:
         """Connect a WebRTC leg, and tell its owner when it is lost."""
-        with telemetry.bound(call_id=held.leg.call_id, leg_id=held.leg.leg_id):
+        try:
             lost = await webrtc.run(min(max(handshake_timeout_s, 1.0), MAX_HANDSHAKE_S))
-            if lost is not None and held.closing is None:
-                log.info("leg.lost", reason=lost.reason)
-                await self._give_up(held, lost.reason, hung_up=lost.hung_up)
-
-    def _join(self, leg: Leg, request: JoinLegs) -> None:
-        other = self._held.get((request.call_id, request.other_leg))
-        if other is None or other.closing is not None:
-            raise Refused(404, f"the call has no leg {request.other_leg} here")
-        if other.leg is leg:
-            raise Refused(400, "a leg can't be joined to itself")
-        leg.touched_at = other.leg.touched_at = self._loop.time()
-        Join(
-            leg,
-            other.leg,
-            one_way=request.one_way,
-            forward_dtmf=request.forward_dtmf,
-            pause_asr=request.pause_asr,
-        )
-        log.info("leg.joined", other_leg=request.other_leg, one_way=request.one_way)
+        except Exception as error:  # the boundary of a leg: whatever fails in its transport, its owner has to know
+            log.exception("leg.transport_failed")
+            lost = Lost(f"the WebRTC transport failed: {type(error).__name__}")
+        if lost is not None and held.closing is None:
+            log.info("leg.lost", reason=lost.reason)
+            await self._give_up(held, lost.reason, hung_up=lost.hung_up)
 
     # -- giving legs back -------------------------------------------------------------------------
 
-    async def _close(self, held: _Held) -> LegClosed:
+    async def close(self, held: HeldLeg) -> LegClosed:
         """Close a leg, once; everyone who asks waits for the same end."""
         if held.closing is None:
             held.closing = self._loop.create_task(self._end(held), name=f"close {'/'.join(held.leg.key)}")
         return await asyncio.shield(held.closing)
 
-    async def _end(self, held: _Held) -> LegClosed:
+    async def _end(self, held: HeldLeg) -> LegClosed:
         leg, closed = held.leg, LegClosed()
         self._engine.remove(leg)
         for reason, count in leg.endpoint.ignored().items():
@@ -293,17 +212,21 @@ class MediaService:
         self._closed.set()
         metrics.LEGS.set(len(self._held))
         # The reply to CloseLeg goes out from one of these: they end behind it.
-        self._do(_leave_all(held.subscriptions))
+        self._tasks.start(held.leave(), name="leave leg")
         self._membership.room_changed()
         return closed
 
-    async def _give_up(self, held: _Held, reason: str, *, hung_up: bool = False) -> None:
+    def _begin_to_give_up(self, held: HeldLeg, reason: str) -> None:
+        with telemetry.bound(call_id=held.leg.call_id, leg_id=held.leg.leg_id):
+            self._tasks.start(self._give_up(held, reason), name="give up leg")
+
+    async def _give_up(self, held: HeldLeg, reason: str, *, hung_up: bool = False) -> None:
         """Tell the owner that it has to do without this leg; without an owner, close it."""
         try:
             await held.leg.tellings.lost(reason, hung_up=hung_up)
         except NoResponder:
             for other in [other for other in self._held.values() if other.leg.call_id == held.leg.call_id]:
-                await self._close(other)
+                await self.close(other)
 
     # -- neighbours ------------------------------------------------------------------------------
 
@@ -319,7 +242,7 @@ class MediaService:
         for name in lost:
             log.warning("worker.lost", worker=name)
         if owners := {name for name, service in lost.items() if service == "sip-ua"}:
-            self._do(self._close_orphans(owners))
+            self._tasks.start(self._close_orphans(owners), name="close orphans")
 
     async def _close_orphans(self, lost: set[str]) -> None:
         """Close the legs whose owner is one of the lost; a call without a session has ended without its owner."""
@@ -328,42 +251,7 @@ class MediaService:
             session = await self._sessions.get(held.leg.call_id)
             if session is None or session.owner in lost:
                 log.warning("leg.orphaned", call_id=held.leg.call_id, owner=session.owner if session else None)
-                await self._close(held)
-
-    def _do(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Future[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("media.task_failed", exc_info=error)
-
-
-_Handler = Callable[..., Awaitable[Contract | None]]
-
-
-def _answering(held: _Held, handler: _Handler, *, is_close: bool) -> Callable[[LegRequest[Any]], Awaitable[Contract]]:
-    """The handler with the leg bound to its log lines; while the leg closes, only CloseLeg is answered."""
-
-    async def answer(request: LegRequest[Any]) -> Contract:
-        if held.closing is not None and not is_close:
-            raise Refused(409, "the leg is closed")
-        with telemetry.bound(call_id=request.call_id, leg_id=request.leg_id):
-            return await handler(request) or Taken()
-
-    return answer
-
-
-def _add_candidate(held: _Held, request: AddCandidate) -> None:
-    """Raises Refused."""
-    if held.webrtc is None:
-        raise Refused(409, "the leg has no ICE")
-    try:
-        held.webrtc.add_candidate(candidate.parse(request.candidate))
-    except candidate.CandidateError as error:
-        raise Refused(400, str(error)) from None
+                await self.close(held)
 
 
 class Watched(Protocol):
@@ -382,15 +270,3 @@ def is_abandoned(leg: Watched, main: Watched, now: float) -> bool:
     if leg is not main or not leg.endpoint.expects:
         return False
     return now - max(leg.endpoint.heard_at or 0.0, leg.touched_at) > ABANDONED_S
-
-
-async def _leave_all(subscriptions: list[Subscription]) -> None:
-    await asyncio.gather(*(subscription.leave() for subscription in subscriptions))
-
-
-async def _resolved(remote: RemoteMedia) -> RemoteMedia:
-    """The same with a literal address. Raises Refused when the name is unknown."""
-    found = await literal(remote.address)
-    if found is None:
-        raise Refused(400, f"unknown media address: {remote.address}")
-    return remote.model_copy(update={"address": found})
