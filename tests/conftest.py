@@ -1,6 +1,6 @@
-"""Fixtures of every test that needs the bus: a real nats-server for the run, a connection and a call id per test.
+"""Fixtures of every test that needs the bus: a real nats-server per file, a connection and a call id per test.
 
-`nats_url`     a nats-server with JetStream on a free port, started once per run
+`nats_url`     a nats-server with JetStream on a free port, started once per file: queues hold what another file left
 `bus`          a connected Bus for the test, which plays the neighbours of the service under test
 `call_id`      a session id of the test's own, so that tests share the server without meeting
 `service_env`  settings for `harness.run_service`: that server, port 0 everywhere, folders in the test's tmp_path
@@ -23,9 +23,9 @@ from dialbus.config import NatsConfig
 _START_TIMEOUT_S = 20.0
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a nats-server with JetStream that lives as long as the run."""
+    """URL of a nats-server with JetStream that lives as long as the file runs."""
     directory = tmp_path_factory.mktemp("nats")
     server = Path(sys.executable).with_name("nats-server")
     command = [

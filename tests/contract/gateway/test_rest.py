@@ -23,7 +23,16 @@ from dialbus.contracts.session import CallState, CallType, CommandSeen, Heartbea
 from dialbus.contracts.speech import Cached, CacheSpeech
 from dialbus.sessions import Sessions
 from tests.contract.gateway.conftest import NOW, Owner, events_until_closed, sip_ua, socket
-from tests.harness import ServiceProcess, eventually, messages_of, next_message, requests_to, run_service, spawn
+from tests.harness import (
+    START_TIMEOUT_S,
+    ServiceProcess,
+    eventually,
+    messages_of,
+    next_message,
+    requests_to,
+    run_service,
+    spawn,
+)
 
 Client = httpx.AsyncClient
 
@@ -472,5 +481,5 @@ async def test_llm_is_off_unless_configured_and_502_when_nobody_is_behind(
 
 async def test_bad_ami_list_is_one_line_and_exit_code_2(service_env: dict[str, str], tmp_path: Any) -> None:
     service = spawn("gateway", service_env | {"DIALBUS_AMI_ALLOWS": "10.0.0.0/8,home"}, tmp_path)
-    assert await service.exited() == 2
+    assert await service.exited(START_TIMEOUT_S) == 2
     assert "dialbus: gateway: ami.allows: neither an address nor a network: 'home'" in service.log

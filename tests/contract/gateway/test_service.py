@@ -16,7 +16,7 @@ from dialbus.liveness import HEARTBEAT_S
 from dialbus.sessions import Sessions
 from dialbus.tasks import cancel_all
 from tests.contract.gateway.conftest import Owner, events_until_closed, next_event, socket
-from tests.harness import ServiceProcess, eventually, messages_of, next_message, run_service, spawn
+from tests.harness import START_TIMEOUT_S, ServiceProcess, eventually, messages_of, next_message, run_service, spawn
 
 
 async def test_health_metrics_and_404_are_served_where_announced(gateway: ServiceProcess, bus: Bus) -> None:
@@ -104,7 +104,7 @@ async def test_port_in_use_is_one_line_and_exit_code_2(service_env: dict[str, st
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         service = spawn("gateway", service_env | {"DIALBUS_HTTP_ADDR": address}, tmp_path)
-        assert await service.exited() == 2
+        assert await service.exited(START_TIMEOUT_S) == 2
     lines = [line for line in service.log.splitlines() if line.startswith("dialbus:")]
     assert lines == [f"dialbus: gateway: http_addr: can't listen on {address}: Address already in use"]
 
