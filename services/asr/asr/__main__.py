@@ -15,7 +15,7 @@ from asr.engines import Engines
 from asr.engines import Loaded as LoadedModel
 from asr.errors import AsrError
 from asr.models import DEFAULT_NAME, resolve_model
-from asr.service import Worker
+from asr.service import AsrService
 from dialbus.config import AsrConfig, ConfigError, Loaded
 from dialbus.lifecycle import run, service
 from dialbus.sessions import Sessions
@@ -36,7 +36,7 @@ async def serve(loaded: Loaded) -> None:
             return await sessions.get(call_id) is not None
 
         engines = Engines(default, lambda name: open_named(name, config))
-        worker = Worker(me.bus, engines, call_exists, max_sessions=config.max_sessions, beam=config.beam)
+        worker = AsrService(me.bus, engines, call_exists, max_sessions=config.max_sessions, beam=config.beam)
         me.capacity = lambda: worker.capacity
         me.health.facts(
             lambda: {

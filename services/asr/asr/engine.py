@@ -26,8 +26,10 @@ from tokenizers import Tokenizer
 
 from asr.errors import AudioNotAccepted, LanguageNotSupported, ModelUnusable
 from asr.text import normalise
+from dialbus.audio import Pcm
 
-Pcm = npt.NDArray[np.int16] | npt.NDArray[np.float32]
+Audio = Pcm | npt.NDArray[np.float32]
+"""int16[n], or float32[n] from -1 to 1; mono at `SAMPLE_RATE_HZ`."""
 
 SAMPLE_RATE_HZ = 16_000
 MAX_AUDIO_S = 30.0
@@ -90,7 +92,7 @@ class Transcriber(Protocol):
         Raises LanguageNotSupported.
         """
 
-    def transcribe(self, pcm: Pcm, language: str | None = None, beam: int = 1) -> Hypothesis:
+    def transcribe(self, pcm: Audio, language: str | None = None, beam: int = 1) -> Hypothesis:
         """What is said in `pcm`: mono at 16 kHz, int16[n] or float32[n] in -1..1, at most 30 s.
 
         Raises LanguageNotSupported and AudioNotAccepted.
@@ -144,7 +146,7 @@ class WhisperTranscriber:
             raise LanguageNotSupported(language, self._prompts)
         return code
 
-    def transcribe(self, pcm: Pcm, language: str | None = None, beam: int = 1) -> Hypothesis:
+    def transcribe(self, pcm: Audio, language: str | None = None, beam: int = 1) -> Hypothesis:
         """As `Transcriber.transcribe`; `beam` 5 costs about a third more than 1 and gains little."""
         began = time.perf_counter()
         code = self.check_language(language)
@@ -223,7 +225,7 @@ class WhisperTranscriber:
         return int(number)
 
 
-def _as_float(pcm: Pcm) -> npt.NDArray[np.float32]:
+def _as_float(pcm: Audio) -> npt.NDArray[np.float32]:
     if pcm.ndim != 1:
         raise AudioNotAccepted(f"one dimension expected, got the shape {pcm.shape}")
     if pcm.size > _MAX_SAMPLES:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from asr.engine import Transcriber
 from asr.errors import ModelNotReady
 
-MOST_MODELS = 2
+MAX_MODELS = 2
 """tiny.en takes 75 MB, base 150 MB, small 480 MB."""
 LOAD_WAIT_S = 1.5
 """How long a session waits for its model; the model is loaded to the end all the same, for the next one."""
@@ -24,7 +24,7 @@ class Loaded:
 
 
 class Engines:
-    """At most `MOST_MODELS` models. `load` gives the engine for a name; it blocks, and runs in a thread.
+    """At most `MAX_MODELS` models. `load` gives the engine for a name; it blocks, and runs in a thread.
 
     `load` raises ModelNotFound or ModelUnusable.
     """
@@ -53,7 +53,7 @@ class Engines:
         return loaded
 
     def _begin(self, name: str, in_use: Collection[str]) -> asyncio.Task[Transcriber]:
-        if 1 + len(self._others) + len(self._loading) >= MOST_MODELS:
+        if 1 + len(self._others) + len(self._loading) >= MAX_MODELS:
             self._make_room(name, in_use)
         task = asyncio.create_task(asyncio.to_thread(self._load, name), name=f"load {name}")
         self._loading[name] = task
@@ -67,5 +67,5 @@ class Engines:
                 return
         idle = next((other for other in self._others if other not in in_use), None)
         if idle is None:
-            raise ModelNotReady(name, f"{MOST_MODELS} other models are in use")
+            raise ModelNotReady(name, f"{MAX_MODELS} other models are in use")
         del self._others[idle]

@@ -9,14 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from asr.stabiliser import Stabiliser
 from asr.window import MAX_S, SAMPLE_RATE_HZ, UtteranceWindow
+from dialbus.audio import Pcm
 
 _SLICE = 320  # samples of a window's frame, 20 ms
-
-Int16 = npt.NDArray[np.int16]
 
 
 @dataclass(slots=True, eq=False)
@@ -79,10 +77,10 @@ class Track:
         self._newest = -1
         self._expected: int | None = None
         self._frame_samples = 0
-        self._carry: Int16 = np.zeros(0, np.int16)
+        self._carry: Pcm = np.zeros(0, np.int16)
         self._slices = 0
 
-    def frame(self, utterance: int, sequence: int, pcm: Int16, now: float, *, last: bool = False) -> list[Segment]:
+    def frame(self, utterance: int, sequence: int, pcm: Pcm, now: float, *, last: bool = False) -> list[Segment]:
         """Take a frame; gives the segments that it completes, in order: each wants its final."""
         ended: list[Segment] = []
         if self.current is None or utterance != self.current.utterance.number:
@@ -137,7 +135,7 @@ class Track:
         lost = min(lost, int(MAX_S) * SAMPLE_RATE_HZ)
         return self._append(np.zeros(lost, np.int16), now) if lost else []
 
-    def _append(self, pcm: Int16, now: float) -> list[Segment]:
+    def _append(self, pcm: Pcm, now: float) -> list[Segment]:
         """Cut into a window's frames, which have numbers of their own; the rest waits for the next audio."""
         ended = []
         audio = np.concatenate([self._carry, pcm]) if self._carry.size else pcm

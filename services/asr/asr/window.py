@@ -7,9 +7,9 @@ beyond the 30 s that a recogniser hears at once: a longer utterance is split whe
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from asr.errors import AudioNotAccepted
+from dialbus.audio import Pcm
 
 SAMPLE_RATE_HZ = 16_000
 MAX_S = 30.0
@@ -34,14 +34,14 @@ class UtteranceWindow:
         self.rate_hz = rate_hz
         self._max_frames = int(max_s * rate_hz) // frame_samples
         first_frames = min(self._max_frames, 1 + _FIRST_ALLOCATION_S * rate_hz // frame_samples)
-        self._audio: npt.NDArray[np.int16] = np.zeros(first_frames * frame_samples, np.int16)
+        self._audio: Pcm = np.zeros(first_frames * frame_samples, np.int16)
         self._present: set[int] = set()
         self._first: int | None = None
         self._frames = 0
         self._shown_frames = 0
         self.late = 0
 
-    def add(self, sequence: int, frame: npt.NDArray[np.int16]) -> bool:
+    def add(self, sequence: int, frame: Pcm) -> bool:
         """Put a frame in its place; False when it was not taken: too late, a repeat, or beyond the end (`full`).
 
         A frame shorter than `frame_samples` is completed with zeros. Raises AudioNotAccepted for any other
@@ -87,14 +87,14 @@ class UtteranceWindow:
         """Seconds of audio that no `interim` has shown yet."""
         return (self._frames - self._shown_frames) * self.frame_samples / self.rate_hz
 
-    def interim(self, at_least_s: float = 0.3) -> npt.NDArray[np.int16] | None:
+    def interim(self, at_least_s: float = 0.3) -> Pcm | None:
         """A copy of the audio so far; None when it has not grown or is too short to hold a word."""
         if self.grown_s == 0 or self.duration_s < at_least_s:
             return None
         self._shown_frames = self._frames
         return self.final()
 
-    def final(self) -> npt.NDArray[np.int16]:
+    def final(self) -> Pcm:
         """A copy of all audio, int16[n], n <= `max_s`."""
         return self._audio[: self._frames * self.frame_samples].copy()
 

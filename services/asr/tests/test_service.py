@@ -16,10 +16,11 @@ import pytest
 import pytest_asyncio
 from prometheus_client import REGISTRY
 
-from asr.engine import Hypothesis, Pcm
+from asr.decoding import MAX_PENDING
+from asr.engine import Audio, Hypothesis
 from asr.engines import Engines, Loaded
 from asr.errors import ModelNotFound, ModelNotReady
-from asr.service import MOST_PENDING, Worker
+from asr.service import AsrService
 from dialbus.bus import Bus, Refused
 from dialbus.contracts.audio import AudioFrame
 from dialbus.contracts.base import Taken
@@ -74,7 +75,7 @@ class GatedEngine:
     def check_language(self, language: str | None) -> str | None:
         return language
 
-    def transcribe(self, pcm: Pcm, language: str | None = None, beam: int = 1) -> Hypothesis:
+    def transcribe(self, pcm: Audio, language: str | None = None, beam: int = 1) -> Hypothesis:
         self.started.release()
         assert self.gate.wait(10)
         if self.broken:
@@ -92,7 +93,7 @@ class Rig:
 
     bus: KeptBus
     engine: GatedEngine
-    worker: Worker
+    worker: AsrService
     clock: list[float]
     calls: set[str]
 
@@ -127,7 +128,7 @@ async def rig() -> AsyncIterator[Rig]:
         raise ModelNotFound(name, "asr.modelType", "there is none")
 
     engines = Engines(Loaded("default", engine), load)
-    worker = Worker(cast(Bus, bus), engines, call_exists, max_sessions=1, now=lambda: clock[0])
+    worker = AsrService(cast(Bus, bus), engines, call_exists, max_sessions=1, now=lambda: clock[0])
     await worker.start()
     await bus.handlers[OpenTranscription](OpenTranscription(call_id="call"))
     yield Rig(bus, engine, worker, clock, calls)
@@ -189,15 +190,15 @@ async def test_close_gives_up_a_final_that_does_not_come(rig: Rig, monkeypatch: 
 
 
 async def test_more_than_can_be_heard_is_refused_utterance_by_utterance(rig: Rig) -> None:
-    for utterance in range(MOST_PENDING + 1):
+    for utterance in range(MAX_PENDING + 1):
         await rig.frame(utterance, 0, last=True)
 
     refused = await rig.next()
 
-    assert (refused.utterance, refused.final, refused.text) == (MOST_PENDING, True, "")
+    assert (refused.utterance, refused.final, refused.text) == (MAX_PENDING, True, "")
     assert refused.failure == "the asr worker is overloaded"
     rig.engine.gate.set()
-    assert [(await rig.next()).failure for _ in range(MOST_PENDING)] == [None] * MOST_PENDING
+    assert [(await rig.next()).failure for _ in range(MAX_PENDING)] == [None] * MAX_PENDING
 
 
 async def test_an_utterance_whose_last_frame_is_lost_ends_after_a_pause(rig: Rig) -> None:

@@ -6,19 +6,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from dialbus import telemetry
+from dialbus.audio import Pcm
 from dialbus.bus import Bus, BusError, NoReply, NoResponder, Refused, Subscription
 from dialbus.contracts.audio import AudioFrame
 from dialbus.contracts.options import TranscriptionOption
 from dialbus.contracts.speech import CloseTranscription, OpenTranscription, Transcript
 from dialbus.providers import WHISPER
-from dialbus.tasks import cancel_all
+from dialbus.tasks import TaskSet
 from media.audio.resample import LiveResampler, live_resampler
 from media.speech import arrival
-
-Pcm = npt.NDArray[np.int16]
 
 log = telemetry.get_logger()
 
@@ -29,7 +27,7 @@ _FRAME_SAMPLES = RATE_HZ * 80 // 1000
 # An utterance may be cut up to 6 s before its longest length of 28 s (media.turn.utterance): what is sent cannot be
 # taken back, so what comes after this much is kept until the utterance has ended.
 _SURE_SAMPLES = RATE_HZ * 22
-_MOST_UNFINISHED = 8
+_MAX_UNFINISHED = 8
 
 
 @dataclass(slots=True)
@@ -100,7 +98,7 @@ class Recognition:
         self._sending = asyncio.Lock()
         self._all_final = asyncio.Event()
         self._all_final.set()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks = TaskSet()
         self._subscription: Subscription | None = None
 
     def start(self, after: Awaitable[None] | None = None) -> None:
@@ -108,7 +106,7 @@ class Recognition:
 
         `after` is awaited first: the end of a session before this one, which is spoken to on the same subjects.
         """
-        self._task = asyncio.create_task(self._run(after), name=f"recognition {self._call_id}")
+        self._tasks.start(self._run(after), name=f"recognition {self._call_id}/{self._track}")
 
     # -- from the tick ----------------------------------------------------------------------------
 
@@ -117,7 +115,7 @@ class Recognition:
         resampler = live_resampler(self._rate_hz, RATE_HZ)
         self._unfinished[index] = Utterance(index, started, resampler)
         self._all_final.clear()
-        while len(self._unfinished) > _MOST_UNFINISHED:
+        while len(self._unfinished) > _MAX_UNFINISHED:
             oldest = next(iter(self._unfinished))
             log.warning("recognition.utterance_dropped", index=oldest)
             del self._unfinished[oldest]
@@ -174,15 +172,13 @@ class Recognition:
 
     async def close(self, timeout_s: float) -> None:
         """Wait at most so long for the last finals, then end the session."""
-        if self._task is None:
-            return
         worker, give_up_at = self.worker, asyncio.get_running_loop().time() + timeout_s
         if worker is not None:
             with suppress(TimeoutError, BusError):
                 async with asyncio.timeout_at(give_up_at):
                     await self._send()
             await self._end_session(give_up_at)
-        await cancel_all([self._task])
+        await self._tasks.close()
         if self._subscription is not None:
             await self._subscription.drop()
 

@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from dialbus import telemetry
+from dialbus.audio import Pcm
 from dialbus.bus import Bus, NoReply, NoResponder, Refused, Subscription
 from dialbus.contracts.audio import AudioFrame
 from dialbus.contracts.speech import CancelSpeech, Speak
+from dialbus.tasks import TaskSet
 from media.speech import arrival
-
-Pcm = npt.NDArray[np.int16]
 
 log = telemetry.get_logger()
 
@@ -70,7 +69,8 @@ class Speech:
         self._awaited: dict[str, _Awaited] = {}
         self._watchdog: asyncio.TimerHandle | None = None
         self._subscription: Subscription | None = None
-        self._cancels: set[asyncio.Task[None]] = set()
+        self._asking = TaskSet()
+        self._telling = TaskSet()
 
     async def start(self) -> None:
         """Listen for audio."""
@@ -78,7 +78,7 @@ class Speech:
 
     def request(self, request: Speak, listener: Listener) -> None:
         """Ask for one utterance; the listener gets the answers."""
-        task = self._loop.create_task(self._ask(request), name=f"speak {request.utterance_id}")
+        task = self._asking.start(self._ask(request), name=f"speak {self._call_id}/{request.utterance_id}")
         self._awaited[request.utterance_id] = _Awaited(listener, task, self._loop.time())
         if len(self._awaited) == 1:
             self._watch()
@@ -90,15 +90,14 @@ class Speech:
             return
         awaited.task.cancel()
         message = CancelSpeech(call_id=self._call_id, utterance_id=utterance_id)
-        task = self._loop.create_task(self._bus.publish(message))
-        self._cancels.add(task)
-        task.add_done_callback(self._cancels.discard)
+        self._telling.start(self._bus.publish(message), name=f"cancel {self._call_id}/{utterance_id}")
 
     async def close(self) -> None:
         """Cancel everything and stop listening."""
         for utterance_id in list(self._awaited):
             self.cancel(utterance_id)
-        await asyncio.gather(*self._cancels, return_exceptions=True)
+        await self._telling.wait()
+        await self._asking.close()
         if self._subscription is not None:
             await self._subscription.drop()
 

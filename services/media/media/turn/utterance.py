@@ -11,11 +11,9 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from dialbus.audio import Pcm
 from media.turn.endpointing import WINDOW_S, Endpointing, EndpointingOptions, SpeechStarted, SpeechStopped
-
-Pcm = npt.NDArray[np.int16]
 
 
 @dataclass(frozen=True, slots=True)

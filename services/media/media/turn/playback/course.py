@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Self
 
+from dialbus.audio import Pcm
 from dialbus.contracts.options import SynthesisOption
 from media.turn.input_timeout import InputTimer
 from media.turn.playback.effects import Ended, PlaybackEffect, Started
 from media.turn.playback.feed import SpeechFeed
 from media.turn.playback.speech import SpeechLine
 from media.turn.playback.tracks import FileTrack, Limits, SpokenTrack, plain_option, track_from
-from media.turn.playout import Pcm, Playout
+from media.turn.playout import Playout
 
 _EPSILON = 1e-9
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from dialbus.audio import Pcm
 from dialbus.contracts.commands import Interrupt, Pause, Play, Resume, Tts
 from dialbus.contracts.options import SynthesisOption
-from media.turn.playout import Pcm
 
 
 @dataclass(frozen=True, slots=True)

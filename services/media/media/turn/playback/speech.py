@@ -10,10 +10,10 @@ import soxr
 from pydantic import ValidationError
 
 from dialbus import providers
+from dialbus.audio import Pcm
 from dialbus.contracts.commands import Tts
 from dialbus.contracts.options import SynthesisOption
 from dialbus.contracts.speech import Speak
-from media.turn.playout import Pcm
 
 _BASE64_RATE_HZ = 16000
 

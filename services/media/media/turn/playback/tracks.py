@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from dialbus.audio import Pcm
 from dialbus.contracts.commands import Tts
 from dialbus.contracts.options import SynthesisOption
 from media.turn.fragments import FragmentBuffer
 from media.turn.playback.effects import CancelSpeech, Failed, Interrupted, PlaybackEffect
 from media.turn.playback.speech import audio_of
-from media.turn.playout import Pcm, Position
+from media.turn.playout import Position
 
 
 @dataclass(frozen=True, slots=True)
