@@ -8,9 +8,9 @@ from dialbus.config import Loaded
 from dialbus.contracts.records import WriteRecord
 from dialbus.contracts.session import DeliverWebhook
 from dialbus.lifecycle import run, service
-from webhook_dispatcher.dispatcher import Dispatcher
 from webhook_dispatcher.record_writer import AT_ONCE as RECORDS_AT_ONCE
 from webhook_dispatcher.record_writer import RecordWriter
+from webhook_dispatcher.service import Dispatcher
 
 AT_ONCE = 256
 """Announcements at once per instance; more wait in the queue or go to another instance."""

@@ -26,7 +26,7 @@ _CONNECT_S = 3.0
 """A host that swallows packets must leave time for the next URL."""
 _REPORT_ATTEMPTS = 3
 _REPORT_S = 1.0
-_MOST_REMEMBERED = 4096
+_MAX_REMEMBERED = 4096
 _FINISH_S = 3.0
 """How long an announcement in flight may still take once the service stops."""
 
@@ -83,7 +83,7 @@ class Dispatcher:
 
     def _remember(self, call_id: str, outcome: Outcome) -> None:
         self._remembered[call_id] = outcome
-        while len(self._remembered) > _MOST_REMEMBERED:
+        while len(self._remembered) > _MAX_REMEMBERED:
             self._remembered.popitem(last=False)
 
     # -- HTTP -------------------------------------------------------------------------------------
