@@ -47,6 +47,7 @@ class KeptBus:
     def __init__(self) -> None:
         self.handlers: dict[Any, Callable[[Any], Awaitable[Any]]] = {}
         self.published: asyncio.Queue[Transcript] = asyncio.Queue()
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None  # happens while somebody waits for the server
 
     async def serve(self, request: Any, handler: Any, **_subject: str) -> Left:
         self.handlers[request] = handler
@@ -57,7 +58,8 @@ class KeptBus:
         return Left()
 
     async def flush(self) -> None:
-        """Nothing is buffered."""
+        if self.meanwhile is not None:
+            await self.meanwhile()
 
     async def publish(self, message: Transcript) -> None:
         self.published.put_nowait(message)
@@ -138,6 +140,31 @@ async def rig() -> AsyncIterator[Rig]:
 
 def dropped(because: str) -> float:
     return REGISTRY.get_sample_value("dialbus_asr_finals_dropped_total", {"because": because}) or 0.0
+
+
+async def test_what_overtakes_the_answer_to_open_and_to_close_is_recognised(rig: Rig) -> None:
+    """Audio comes before the opener has its answer, and again while the closer waits for his."""
+
+    async def audio_meanwhile() -> None:
+        await rig.frame(0, 0, last=True)
+
+    rig.bus.meanwhile = audio_meanwhile
+    await rig.bus.handlers[OpenTranscription](OpenTranscription(call_id="call"))
+    rig.engine.gate.set()
+    first = await rig.next()
+
+    rig.clock[0] = asyncio.get_running_loop().time()
+    await rig.frame(1, 0)
+    closing = asyncio.create_task(rig.close())
+    second = await rig.next()
+    while not second.final:
+        second = await rig.next()
+    await closing
+
+    assert [(text.utterance, text.text, text.final) for text in (first, second)] == [
+        (0, "1 seconds", True),
+        (1, "1 seconds", True),
+    ]
 
 
 async def test_a_delta_that_is_decoded_when_its_utterance_ends_is_not_shown(rig: Rig) -> None:
