@@ -18,6 +18,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 M = TypeVar("M")
 S = TypeVar("S", bound=Enum)
+S_co = TypeVar("S_co", bound=Enum, covariant=True)
 
 Key: TypeAlias = type | Enum
 """How a table names an input: the type of a dataclass, or the member of an enum."""
@@ -37,10 +38,11 @@ Table: TypeAlias = Mapping[tuple[S, Key], Move[M, S]]
 """`Table[State, Machine]`: every transition of a machine."""
 
 
-class Machine(Protocol[S]):
+class Machine(Protocol[S_co]):
     """Whatever has a state."""
 
-    state: S
+    @property
+    def state(self) -> S_co: ...
 
 
 class UndrawnTransition(RuntimeWarning):
