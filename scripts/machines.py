@@ -12,6 +12,7 @@ from typing import Any
 
 from dialbus.machine import Key, Table
 from media.turn import playback
+from sip_ua.call import table as call
 from sip_ua.sip import registration, transaction, uac, uas
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,6 +25,8 @@ TABLES: dict[str, tuple[str, transaction.Table]] = {
 }
 
 MACHINES: dict[str, tuple[str, str, Table[Any, Any]]] = {
+    "call": ("Call, by the phase of its main leg (protocol 2 to 5)", "sip_ua/call/table.py", call.CALL),
+    "transfer": ("Second leg of a transfer (protocol 6)", "sip_ua/call/table.py", call.TRANSFER),
     "session-uac": ("Session as UAC (RFC 3261 §13.2, §9.1)", "sip_ua/sip/uac.py", uac.UAC),
     "session-uas": ("Session as UAS (RFC 3261 §13.3, §9.2)", "sip_ua/sip/uas.py", uas.UAS),
     "registration": ("Registration (RFC 3261 §10)", "sip_ua/sip/registration.py", registration.TABLE),

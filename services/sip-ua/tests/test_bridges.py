@@ -7,9 +7,11 @@ import pytest
 
 from dialbus.contracts.commands import command_from
 from dialbus.contracts.events import ErrorEvent, Event, TrackEnd, TrackStart
-from dialbus.contracts.media import MOST_BRIDGES
+from dialbus.contracts.media import MOST_BRIDGES, BridgeLeg, UnbridgeLeg
 from dialbus.contracts.session import CallState, CallType
-from sip_ua.call import AskBridge, BridgeMedia, CallMachine, Effect, Emit, LeaveBridge, UnbridgeMedia
+from sip_ua.call.effects import AnswerBridge, Ask, AskBridge, Effect, Emit, LeaveBridge
+from sip_ua.call.inputs import BridgeAgreed, BridgeLeft, BridgeRefused, BridgeWanted, ClientSaid, Input, MediaReady
+from sip_ua.call.machine import CallMachine
 from tests.peers.story import Story
 
 Post = list[tuple[str, str, AskBridge | LeaveBridge]]
@@ -22,15 +24,21 @@ class Town:
         self.calls: dict[str, CallMachine] = {}
         self.log: dict[str, list[str]] = {name: [] for name in names}
         self.post: Post = []
+        self.answers: dict[str, list[str | None]] = {name: [] for name in names}
+        """What others' questions were answered: objections, None for *taken*."""
         self._moments = iter(range(1, 1000))
         for name in names:
-            self.calls[name] = CallMachine(name, CallType.WEBSOCKET, started=0, epoch=datetime(2026, 3, 4, tzinfo=UTC))
+            epoch = datetime(2026, 3, 4, tzinfo=UTC)
+            self.calls[name] = CallMachine.begin(name, CallType.WEBSOCKET, started=0, epoch=epoch)
             self.command(name, "invite", option={})
-            self.do(name, self.calls[name].media_ready(1, "", 0))
+            self.take(name, MediaReady(1))
             self.log[name].clear()
 
     def command(self, name: str, command: str, **fields: Any) -> None:
-        self.do(name, self.calls[name].command(command_from({"command": command, **fields}), self.now()))
+        self.take(name, ClientSaid(command_from({"command": command, **fields})))
+
+    def take(self, name: str, arrived: Input) -> None:
+        self.do(name, self.calls[name].receive(arrived, self.now()))
 
     def now(self) -> float:
         """A second after the last time."""
@@ -42,22 +50,25 @@ class Town:
                 self.post.append((name, effect.other, effect))
             elif isinstance(effect, Emit):
                 self.log[name].append(_word(effect.event))
-            elif isinstance(effect, BridgeMedia | UnbridgeMedia):
-                self.log[name].append(f"{'on' if isinstance(effect, BridgeMedia) else 'off'}({effect.other})")
+            elif isinstance(effect, AnswerBridge):
+                self.answers[name].append(effect.objection)
+            elif isinstance(effect, Ask) and isinstance(effect.command, BridgeLeg | UnbridgeLeg):
+                self.log[name].append(
+                    f"{'on' if isinstance(effect.command, BridgeLeg) else 'off'}({effect.command.other})"
+                )
 
     def deliver(self) -> None:
         """One letter and, to a question, the answer."""
         sender, other, letter = self.post.pop(0)
-        there, here = self.calls.get(other), self.calls[sender]
         if isinstance(letter, LeaveBridge):
-            if there is not None:
-                self.do(other, there.bridge_left(sender, self.now()))
-        elif there is None or there.state is not CallState.UP:
-            code = 404 if there is None else 409
-            self.do(sender, here.bridge_refused(other, code, "no", self.now()))
+            if other in self.calls:
+                self.take(other, BridgeLeft(sender))
+        elif other not in self.calls:
+            self.take(sender, BridgeRefused(other, 404, "no"))
         else:
-            self.do(other, there.bridge_wanted(sender, self.now()))
-            self.do(sender, here.bridge_agreed(other, self.now()))
+            self.take(other, BridgeWanted(sender))
+            objection = self.answers[other][-1]
+            self.take(sender, BridgeAgreed(other) if objection is None else BridgeRefused(other, 409, objection))
 
     def settle(self) -> None:
         for _ in range(20):
@@ -176,10 +187,14 @@ def test_bridges_are_bounded() -> None:
 def test_no_more_others_can_bridge_to_a_call_than_it_can_itself() -> None:
     town = Town("a")
     for number in range(MOST_BRIDGES):
-        town.do("a", town.calls["a"].bridge_wanted(f"s.{number}", town.now()))
-    assert town.calls["a"].bridge_objection("s.0") is None  # replaces its track
-    assert town.calls["a"].bridge_objection("one more") == "the session has too many bridges"
-    assert town.calls["a"].bridge_wanted("one more", town.now()) == []
+        town.take("a", BridgeWanted(f"s.{number}"))
+    assert town.answers["a"] == [None] * MOST_BRIDGES
+    town.take("a", BridgeWanted("s.0"))
+    assert town.answers["a"][-1] is None, "it replaces its track"
+    town.log["a"].clear()
+    town.take("a", BridgeWanted("one more"))
+    assert town.answers["a"][-1] == "the session has too many bridges"
+    assert town.log["a"] == []
 
 
 def test_bridge_needs_a_call_that_is_up() -> None:

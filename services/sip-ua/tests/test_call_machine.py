@@ -6,29 +6,42 @@ import pytest
 
 from dialbus.contracts.commands import COMMANDS, Invite
 from dialbus.contracts.events import RingingEvent
+from dialbus.contracts.media import AddCandidate, ConfigureLeg, ConnectLeg, NoteInput, Playback, StopPlayback
 from dialbus.contracts.options import AmbianceOption, MediaPassOption, RecorderOption
 from dialbus.contracts.session import CallState, CallType
-from sip_ua.call import (
-    VALID,
-    AddCandidate,
+from sip_ua.call.effects import (
     AllocateMedia,
     CloseMedia,
-    ConfigureMedia,
-    ConnectMedia,
-    ControlPlayback,
     Emit,
     EndLostTracks,
     Finish,
-    InboundOffer,
-    NoteInput,
     SendAnswer,
     SendBye,
     SendCancel,
     SendReject,
     SendRinging,
-    StopPlayback,
 )
-from tests.peers.story import CALL, Story
+from sip_ua.call.inputs import (
+    AutoHangup,
+    CalleeFound,
+    Detached,
+    Inactive,
+    Input,
+    LegCancelled,
+    LegDigit,
+    LegFailed,
+    LegHungUp,
+    LegImpossible,
+    LegProgressed,
+    LegRefused,
+    MediaLeft,
+    MediaLost,
+    Offered,
+    Tick,
+    WebhookOutcome,
+)
+from sip_ua.call.table import VALID
+from tests.peers.story import CALL, REMOTE, Story
 
 
 def in_state(state: CallState) -> Story:
@@ -84,8 +97,8 @@ def test_commands_are_refused_with_an_error_exactly_where_section_2_says(name: s
 
 def test_o1_outbound_answered() -> None:
     story = Story().invited()
-    story.do(lambda m, now: m.leg_progress(now, early_media=False))
-    story.do(lambda m, now: m.leg_progress(now, early_media=True)).after(6).answered()
+    story.do(LegProgressed())
+    story.do(LegProgressed(REMOTE)).after(6).answered()
 
     assert story.events == ["trackStart", "ringing", "ringing", "answer"]
     assert story.event("answer").sdp == "their sdp"
@@ -98,12 +111,12 @@ def test_o1_outbound_answered() -> None:
 
 def test_o1_the_answer_event_is_stored_before_media_can_report_the_first_packet() -> None:
     story = Story().invited().answered()
-    assert story.index("answer") < story.index(ConnectMedia)
+    assert story.index("answer") < story.index(ConnectLeg)
 
 
 def test_o2_outbound_refused() -> None:
     story = Story().invited()
-    story.do(lambda m, now: m.leg_refused(486, "Busy Here", now))
+    story.do(LegRefused(486, "Busy Here"))
 
     assert story.events == ["trackStart", "reject", "trackEnd", "hangup"]
     assert (story.event("reject").code, story.event("reject").reason) == (486, "Busy Here")
@@ -114,7 +127,7 @@ def test_o2_outbound_refused() -> None:
 
 
 def test_o3_no_answer_is_a_408_and_no_answer() -> None:
-    story = Story().invited().do(lambda m, now: m.leg_refused(408, "Request Timeout", now, timed_out=True))
+    story = Story().invited().do(LegRefused(408, "Request Timeout", timed_out=True))
 
     assert story.events == ["trackStart", "reject", "trackEnd", "hangup"]
     assert (story.event("reject").code, story.event("reject").reason) == (408, "Request Timeout")
@@ -127,7 +140,7 @@ def test_o4_client_gives_up_while_dialing(how: str) -> None:
     if how == "command":
         story.command("hangup", reason="changed my mind", initiator="caller")
     else:
-        story.do(lambda m, now: m.detached(now))
+        story.do(Detached())
 
     assert story.events == ["trackStart", "trackEnd", "hangup"]
     assert story.signalling[-1] == SendCancel()
@@ -152,7 +165,7 @@ def test_o7_no_media_worker() -> None:
 
 
 def test_o7_a_fault_after_the_track_began_ends_it() -> None:
-    story = Story().invited().do(lambda m, now: m.leg_failed("no route to host", now))
+    story = Story().invited().do(LegFailed("no route to host"))
     assert story.events == ["trackStart", "error", "trackEnd", "hangup"]
 
 
@@ -163,7 +176,7 @@ def test_o10_inbound_accept() -> None:
     assert story.event("incoming").headers == {"X-Tenant": "blue"}
     assert story.event("answer").sdp == "our sdp"
     assert story.signalling == [SendAnswer()]
-    assert story.index(ConfigureMedia) < story.index("answer") < story.index(SendAnswer) < story.index(ConnectMedia)
+    assert story.index(ConfigureLeg) < story.index("answer") < story.index(SendAnswer) < story.index(ConnectLeg)
 
 
 def test_o10_an_uncommon_codec_is_488_and_an_error_of_accept() -> None:
@@ -203,7 +216,7 @@ def test_o13_caller_cancels(early: bool) -> None:
     story = Story().offered()
     if early:
         story.command("ringing", earlyMedia=True)
-    story.do(lambda m, now: m.leg_cancelled(now))
+    story.do(LegCancelled())
 
     assert story.events == ["incoming", *(["trackStart", "trackEnd"] if early else []), "hangup"]
     assert (story.event("hangup").reason, story.event("hangup").initiator) == ("canceled", "caller")
@@ -211,11 +224,11 @@ def test_o13_caller_cancels(early: bool) -> None:
 
 def test_o14_accept_timeout_is_408_and_ringing_does_not_stop_the_clock() -> None:
     story = Story(accept_timeout_s=60.0).offered().after(30).command("ringing").after(29.9)
-    story.do(lambda m, now: m.tick(now))
+    story.do(Tick())
     assert story.machine.state is CallState.PENDING
     assert story.machine.deadline == 160.0
 
-    story.after(0.2).do(lambda m, now: m.tick(now))
+    story.after(0.2).do(Tick())
 
     assert story.events == ["incoming", "hangup"]
     assert story.signalling == [SendRinging(early_media=False), SendReject(408, "accept timeout")]
@@ -227,7 +240,7 @@ def test_o15_remote_hangs_up(inbound: bool, reason: tuple[str, str]) -> None:
     story = Story().offered().command("accept", option={}) if inbound else Story().invited().answered()
     story.after(14).log.clear()
 
-    story.do(lambda m, now: m.leg_hung_up(now))
+    story.do(LegHungUp())
 
     assert [type(effect) for effect in story.log] == [CloseMedia, Emit, Emit, Finish]
     assert story.events == ["trackEnd", "hangup"]
@@ -250,24 +263,24 @@ def test_o16_hangup_command_sends_bye_first() -> None:
 
 def test_o17_playback_on_an_unanswered_call_is_held_and_runs_right_after_answer() -> None:
     story = Story().invited().command("tts", text="one").command("play", url="http://a/b.wav")
-    assert not [effect for effect in story.log if isinstance(effect, ControlPlayback)]
+    assert not [effect for effect in story.log if isinstance(effect, Playback)]
 
     story.answered()
 
-    names = [effect.command.command for effect in story.log if isinstance(effect, ControlPlayback)]
+    names = [effect.command.command for effect in story.log if isinstance(effect, Playback)]
     assert names == ["tts", "play"]
-    assert story.index("answer") < story.index(ControlPlayback)
+    assert story.index("answer") < story.index(Playback)
 
 
 def test_o17_held_playback_is_dropped_when_the_call_fails() -> None:
-    story = Story().invited().command("tts", text="one").do(lambda m, now: m.leg_refused(486, "Busy", now))
-    assert not [effect for effect in story.log if isinstance(effect, ControlPlayback)]
+    story = Story().invited().command("tts", text="one").do(LegRefused(486, "Busy"))
+    assert not [effect for effect in story.log if isinstance(effect, Playback)]
 
 
 def test_o18_autohangup() -> None:
     story = Story().invited().answered().after(2)
     story.log.clear()
-    story.do(lambda m, now: m.auto_hangup(now))
+    story.do(AutoHangup())
     assert [type(effect) for effect in story.log] == [SendBye, CloseMedia, Emit, Emit, Finish]
     assert (story.event("hangup").reason, story.event("hangup").initiator) == ("autohangup", "system")
 
@@ -294,38 +307,38 @@ def test_every_call_is_recorded_when_the_settings_say_so() -> None:
         effect.recorder
         for option in ({}, {"recorder": {"samplerate": 48000}})
         for effect in Story(recorder=settings).invited(**option).log
-        if isinstance(effect, ConfigureMedia)
+        if isinstance(effect, ConfigureLeg)
     ]
     assert [(one.samplerate, one.ptime) for one in recorded if one] == [(8000, 100), (48000, 200)]
 
 
 def test_p46_socket_lost_while_pending_is_603_handler_disconnected() -> None:
-    story = Story().offered().do(lambda m, now: m.detached(now))
+    story = Story().offered().do(Detached())
     assert story.signalling == [SendReject(603, "handler disconnected")]
     assert (story.event("hangup").reason, story.event("hangup").initiator) == ("bySystem", "system")
 
 
 def test_webhook_failure_is_503() -> None:
-    story = Story().offered().do(lambda m, now: m.webhook_failed("No invite handler configured", now))
+    story = Story().offered().do(WebhookOutcome(False, "No invite handler configured"))
     assert story.signalling == [SendReject(503, "No invite handler configured")]
     assert story.events == ["incoming", "hangup"]
 
 
 def test_start_when_answer_puts_off_recognition_only() -> None:
     story = Story().invited(vad={}, asr={"startWhenAnswer": True})
-    (before,) = [effect for effect in story.log if isinstance(effect, ConfigureMedia)]
+    (before,) = [effect for effect in story.log if isinstance(effect, ConfigureLeg)]
     assert before.vad is not None
     assert before.asr is None
     story.answered()
     assert story.index("answer") < story.log.index(
-        next(effect for effect in story.log if isinstance(effect, ConfigureMedia) and effect.asr)
+        next(effect for effect in story.log if isinstance(effect, ConfigureLeg) and effect.asr)
     )
 
 
 def test_recorder_of_ringing_wins_over_that_of_accept() -> None:
     story = Story().offered().command("ringing", earlyMedia=True, recorder={"recorderFile": "a"})
     story.command("accept", option={"recorder": {"recorderFile": "b"}})
-    files = [e.recorder.recorder_file for e in story.log if isinstance(e, ConfigureMedia) and e.recorder]
+    files = [e.recorder.recorder_file for e in story.log if isinstance(e, ConfigureLeg) and e.recorder]
     assert files[0] == "a"
     assert set(files) == {"a"}
 
@@ -340,8 +353,8 @@ def test_a_second_invite_or_accept_leaves_the_call_alone() -> None:
 
 def test_hangup_event_carries_parties_times_and_extra_without_internal_keys() -> None:
     story = Story().invited(caller="sip:7301@10.20.0.4:13050", extra={"order": "17", "_trace": "x"})
-    story.after(1.25).do(lambda m, now: m.leg_progress(now, early_media=False)).after(1).answered().after(10)
-    story.do(lambda m, now: m.leg_hung_up(now))
+    story.after(1.25).do(LegProgressed()).after(1).answered().after(10)
+    story.do(LegHungUp())
     event = story.event("hangup").model_dump(by_alias=True, exclude_none=True)
 
     assert event["from"] == {"username": "7301", "realm": "10.20.0.4", "source": "sip:7301@10.20.0.4:13050"}
@@ -357,22 +370,22 @@ def test_hangup_event_carries_parties_times_and_extra_without_internal_keys() ->
 def test_a_key_by_sip_info_is_an_event_and_a_sign_of_life() -> None:
     story = Story().invited().answered()
     story.log.clear()
-    story.do(lambda m, now: m.leg_digit("5", now))
+    story.do(LegDigit("5"))
     assert story.event("dtmf").digit == "5"
-    assert story.log[-1] == NoteInput()
+    assert story.log[-1] == NoteInput(call_id=CALL)
 
 
 def test_media_lost_ends_the_call_without_asking_the_lost_worker() -> None:
     story = Story().invited().answered()
     story.log.clear()
-    story.do(lambda m, now: m.media_lost("worker stopped", now))
+    story.do(MediaLost("worker stopped"))
     assert not [effect for effect in story.log if isinstance(effect, CloseMedia)]
     assert story.events == ["error", "trackEnd", "hangup"]
 
 
 def test_muting_before_there_is_media_counts_later() -> None:
     story = Story().offered().command("mute", trackId=CALL).command("accept", option={})
-    assert [e.command.command for e in story.log if isinstance(e, ControlPlayback)] == ["mute"]
+    assert [e.command.command for e in story.log if isinstance(e, Playback)] == ["mute"]
 
 
 def test_every_command_has_a_row_in_the_table() -> None:
@@ -391,7 +404,7 @@ def test_o8_webrtc_invite_is_answered_with_our_sdp_and_no_sip() -> None:
     assert story.signalling == []
     (allocated,) = [effect for effect in story.log if isinstance(effect, AllocateMedia)]
     assert allocated == AllocateMedia(kind="webrtc")
-    assert story.index(ConfigureMedia) < story.index("answer")
+    assert story.index(ConfigureLeg) < story.index("answer")
     assert story.machine.state is CallState.UP
 
 
@@ -401,7 +414,7 @@ def test_o9_an_invite_on_the_call_socket_is_answered_with_no_sdp() -> None:
     assert story.order == ["T(main)", "answer"]
     assert story.event("answer").sdp == ""
     assert [effect.kind for effect in story.log if isinstance(effect, AllocateMedia)] == ["socket"]
-    assert not [effect for effect in story.log if isinstance(effect, ConfigureMedia)], "no subscribe on /call"
+    assert not [effect for effect in story.log if isinstance(effect, ConfigureLeg)], "no subscribe on /call"
 
 
 def test_o7_webrtc_without_an_offer() -> None:
@@ -447,7 +460,7 @@ def test_p98_candidates_wait_for_the_leg_in_order_and_are_bounded() -> None:
 
     added = [effect for effect in story.log if isinstance(effect, AddCandidate)]
     assert [effect.candidate for effect in added] == [f"candidate:{n}" for n in range(6, 70)] + [""]
-    assert added[0] == AddCandidate("candidate:6", "0", 0)
+    assert added[0] == AddCandidate(call_id=CALL, candidate="candidate:6", sdp_mid="0", sdp_m_line_index=0)
     assert "error" not in story.order
 
 
@@ -460,7 +473,7 @@ def test_p98_candidates_mean_nothing_to_other_calls() -> None:
 
 def test_a_browsers_offer_by_sip_is_answered_as_webrtc() -> None:
     sdp = "v=0\r\na=ice-ufrag:x\r\na=fingerprint:sha-256 AB\r\n"
-    story = Story().do(lambda m, now: m.offered(InboundOffer("sip:a@b", "sip:c@d", sdp), now))
+    story = Story().do(Offered("sip:a@b", "sip:c@d", sdp))
     story.command("accept", option={})
     assert [effect.kind for effect in story.log if isinstance(effect, AllocateMedia)] == ["webrtc"]
 
@@ -484,8 +497,8 @@ def test_a_repeated_ringing_sends_the_response_again_and_keeps_the_first_recorde
     story = Story().offered().command("ringing", earlyMedia=True, recorder={"recorderFile": "a"})
     story.command("ringing", recorder={"recorderFile": "b"}).command("accept", option={})
     assert story.signalling == [SendRinging(early_media=True), SendRinging(early_media=True), SendAnswer()]
-    assert story.machine.option.recorder is not None
-    assert story.machine.option.recorder.recorder_file == "a"
+    assert story.machine.call.option.recorder is not None
+    assert story.machine.call.option.recorder.recorder_file == "a"
 
 
 def test_g2_nothing_is_complained_of_before_the_answer() -> None:
@@ -496,18 +509,18 @@ def test_g2_nothing_is_complained_of_before_the_answer() -> None:
         inactivityTimeout="50s",
         sip={"enable_srtp": True},
     )
-    assert not [effect for effect in story.log if isinstance(effect, ConfigureMedia)]
+    assert not [effect for effect in story.log if isinstance(effect, ConfigureLeg)]
     story.answered()
     assert story.index("answer") < story.log.index(
-        ConfigureMedia(unsupported=("eou", "realtime", "enableSrtp"), inactivity_timeout_s=50.0)
+        ConfigureLeg(call_id=CALL, unsupported=["eou", "realtime", "enableSrtp"], inactivity_timeout_s=50.0)
     )
 
 
 def test_g2_complaints_about_the_option_wait_for_the_answer() -> None:
-    story = Story().invited(vad={"type": "guess"}).do(lambda m, now: m.leg_progress(now, early_media=True)).answered()
-    told = [effect.answered for effect in story.log if isinstance(effect, ConfigureMedia)]
+    story = Story().invited(vad={"type": "guess"}).do(LegProgressed(REMOTE)).answered()
+    told = [effect.answered for effect in story.log if isinstance(effect, ConfigureLeg)]
     assert told == [False, True]
-    assert story.index("answer") < story.log.index(ConfigureMedia(answered=True))
+    assert story.index("answer") < story.log.index(ConfigureLeg(call_id=CALL, answered=True))
 
 
 @pytest.mark.parametrize("early", [False, True])
@@ -516,9 +529,9 @@ def test_g2_complaints_about_the_option_of_an_accept_come_after_its_answer(early
     if early:
         story.command("ringing", earlyMedia=True)
     story.command("accept", option={"vad": {"type": "guess"}})
-    told = [effect.answered for effect in story.log if isinstance(effect, ConfigureMedia)]
+    told = [effect.answered for effect in story.log if isinstance(effect, ConfigureLeg)]
     assert told == [False, True]
-    assert story.index("answer") < story.log.index(ConfigureMedia(answered=True))
+    assert story.index("answer") < story.log.index(ConfigureLeg(call_id=CALL, answered=True))
 
 
 def test_options_of_the_audio_reach_the_leg_before_the_answer() -> None:
@@ -526,7 +539,7 @@ def test_options_of_the_audio_reach_the_leg_before_the_answer() -> None:
     option = {"url": "ws://x", "inputSampleRate": 16000, "outputSampleRate": 8000}
     story.invited(mediaPass=option, subscribe=True, agc={"headroomDb": 3}, ambiance={"normalLevel": 0.2})
 
-    (configured,) = [effect for effect in story.log if isinstance(effect, ConfigureMedia)]
+    (configured,) = [effect for effect in story.log if isinstance(effect, ConfigureLeg)]
     assert configured.subscribe is True
     assert configured.media_pass == MediaPassOption.model_validate({**option, "packetSize": 2560})
     assert configured.agc is not None
@@ -535,14 +548,14 @@ def test_options_of_the_audio_reach_the_leg_before_the_answer() -> None:
 
 
 def test_o27_inactivity() -> None:
-    story = Story().invited().answered().do(lambda m, now: m.inactive(now))
+    story = Story().invited().answered().do(Inactive())
     assert story.order[-3:] == ["inactivity", "E(main)", "hangup"]
     assert (story.event("hangup").reason, story.event("hangup").initiator) == ("inactivityTimeout", "system")
     assert story.signalling[-1] == SendBye({})
 
 
 def test_o27_not_before_the_answer() -> None:
-    assert Story().invited().do(lambda m, now: m.inactive(now)).order == ["T(main)"]
+    assert Story().invited().do(Inactive()).order == ["T(main)"]
 
 
 # -- ends -----------------------------------------------------------------------------------------
@@ -567,8 +580,8 @@ def test_x01_x19_reasons_are_words_whatever_their_capitals(fields: dict[str, str
 
 
 def test_x03_reject_comes_before_the_ends_and_no_error_with_it() -> None:
-    story = Story().invited().do(lambda m, now: m.leg_refused(486, "Busy Here", now))
-    story.do(lambda m, now: m.leg_refused(487, "again", now)).do(lambda m, now: m.leg_hung_up(now))
+    story = Story().invited().do(LegRefused(486, "Busy Here"))
+    story.do(LegRefused(487, "again")).do(LegHungUp())
     assert story.order == ["T(main)", "reject", "E(main)", "hangup"]
 
 
@@ -582,19 +595,20 @@ def test_x05_no_command_waits_behind_another() -> None:
 
 
 def test_x08_autohangup_is_the_plays_own_and_needs_no_track_of_the_machine() -> None:
-    story = Story().offered().command("ringing", earlyMedia=True).do(lambda m, now: m.auto_hangup(now))
+    story = Story().offered().command("ringing", earlyMedia=True).do(AutoHangup())
     assert story.signalling[-1] == SendReject(603, "autohangup")
     assert (story.event("hangup").reason, story.event("hangup").initiator) == ("autohangup", "system")
 
 
 def test_x11_every_way_to_lose_a_pending_call_sends_a_final_response() -> None:
-    for lose, code in [
-        (lambda m, now: m.webhook_failed("HTTP 500", now), 503),
-        (lambda m, now: m.detached(now), 603),
-        (lambda m, now: m.tick(now + 61), 408),
-        (lambda m, now: m.leg_failed("broken", now), 603),
-    ]:
-        story = Story().offered().do(lose)
+    lose: Input
+    for lose, code in (
+        (WebhookOutcome(False, "HTTP 500"), 503),
+        (Detached(), 603),
+        (Tick(), 408),
+        (LegFailed("broken"), 603),
+    ):
+        story = Story().offered().after(61 if isinstance(lose, Tick) else 0).do(lose)
         (sent,) = story.signalling
         assert isinstance(sent, SendReject)
         assert sent.code == code
@@ -604,7 +618,7 @@ def test_x11_every_way_to_lose_a_pending_call_sends_a_final_response() -> None:
 def test_media_lost_by_a_worker_that_lives_is_closed_by_it() -> None:
     story = Story().invited().answered()
     story.log.clear()
-    story.do(lambda m, now: m.media_lost("ICE failed", now, gone=False))
+    story.do(MediaLost("ICE failed", gone=False))
     assert story.index("error") < story.index(SendBye) < story.index(CloseMedia) < story.index("trackEnd")
     assert not [effect for effect in story.log if isinstance(effect, EndLostTracks)]
 
@@ -612,12 +626,12 @@ def test_media_lost_by_a_worker_that_lives_is_closed_by_it() -> None:
 def test_media_closed_by_the_remote_party_is_its_hanging_up() -> None:
     story = Story().invited().answered()
     story.log.clear()
-    story.do(lambda m, now: m.media_left(now))
+    story.do(MediaLeft())
     assert story.events == ["trackEnd", "hangup"]
     assert (story.event("hangup").reason, story.event("hangup").initiator) == ("byCallee", "callee")
     assert story.index(SendBye) < story.index(CloseMedia) < story.index("trackEnd")
     story.log.clear()
-    story.do(lambda m, now: m.media_left(now))
+    story.do(MediaLeft())
     assert not story.log
 
 
@@ -629,7 +643,9 @@ def test_a_leg_that_nobody_can_close_has_its_tracks_ended_first() -> None:
 
 def test_stopping_what_plays_before_the_answer_is_not_the_clients_interrupt() -> None:
     story = Story().offered().command("ringing", ringtone="ring.wav").command("accept", option={})
-    assert [effect for effect in story.log if isinstance(effect, StopPlayback)] == [StopPlayback(play_id="ring.wav")]
+    assert [effect for effect in story.log if isinstance(effect, StopPlayback)] == [
+        StopPlayback(call_id=CALL, play_id="ring.wav")
+    ]
 
 
 def test_x05_a_hangup_does_not_wait_for_the_dns() -> None:
@@ -638,5 +654,5 @@ def test_x05_a_hangup_does_not_wait_for_the_dns() -> None:
     story.invited().command("hangup")
     assert story.order == ["hangup"]
     story.log.clear()
-    story.do(lambda m, _: m.callee_found()).do(lambda m, now: m.media_refused(400, "no address", now))
+    story.do(CalleeFound()).do(LegImpossible(400, "no address"))
     assert story.log == []

@@ -8,7 +8,17 @@ import pytest
 from dialbus.contracts.media import RecordedFile
 from dialbus.contracts.records import CallRecord
 from dialbus.contracts.session import CallType
-from tests.peers.story import CALL, Story
+from sip_ua.call.inputs import (
+    AutoHangup,
+    Detached,
+    LegAnswered,
+    LegCancelled,
+    LegHungUp,
+    LegProgressed,
+    LegRefused,
+    WebhookOutcome,
+)
+from tests.peers.story import CALL, REMOTE, Story
 
 
 def record(story: Story, dump: str | None = None) -> dict[str, Any]:
@@ -25,8 +35,8 @@ def test_an_answered_call() -> None:
         extra={"order": "17", "_trace": "x"},
         sip={"username": "7301", "password": "s3cr3t"},
     )
-    story.after(1).do(lambda m, now: m.leg_progress(now, early_media=False)).after(1).answered().after(10)
-    made = record(story.do(lambda m, now: m.leg_hung_up(now)), "/r/s.events.jsonl")
+    story.after(1).do(LegProgressed()).after(1).answered().after(10)
+    made = record(story.do(LegHungUp()), "/r/s.events.jsonl")
 
     assert (made["callType"], made["callId"]) == ("sip", CALL)
     assert (made["caller"], made["callee"]) == ("sip:7301@10.20.0.4", "sip:7455@10.20.0.9")
@@ -47,22 +57,22 @@ def test_an_answered_call() -> None:
 @pytest.mark.parametrize(
     ("end", "status", "reason"),
     [
-        (lambda: Story().invited().do(lambda m, now: m.leg_refused(486, "Busy Here", now)), 486, "rejected"),
-        (lambda: Story().invited().do(lambda m, now: m.leg_refused(407, "Proxy", now)), 407, "rejected"),
-        (lambda: Story().invited().do(lambda m, now: m.leg_refused(408, "T", now, timed_out=True)), 408, "noAnswer"),
+        (lambda: Story().invited().do(LegRefused(486, "Busy Here")), 486, "rejected"),
+        (lambda: Story().invited().do(LegRefused(407, "Proxy")), 407, "rejected"),
+        (lambda: Story().invited().do(LegRefused(408, "T", timed_out=True)), 408, "noAnswer"),
         (lambda: Story().invited().command("hangup"), 487, "bySystem"),
         (lambda: Story().command("invite", option={}), 400, "failed"),
         (lambda: Story().offered().command("reject"), 603, "rejected"),
         (lambda: Story().offered().command("reject", code=486, reason="busy"), 486, "busy"),
-        (lambda: Story().offered().do(lambda m, now: m.leg_cancelled(now)), 487, "canceled"),
+        (lambda: Story().offered().do(LegCancelled()), 487, "canceled"),
         (lambda: Story().offered().after(60).ticked(), 408, "noAnswer"),
-        (lambda: Story().offered().do(lambda m, now: m.detached(now)), 603, "bySystem"),
-        (lambda: Story().offered().do(lambda m, now: m.webhook_failed("HTTP 500", now)), 503, "failed"),
+        (lambda: Story().offered().do(Detached()), 603, "bySystem"),
+        (lambda: Story().offered().do(WebhookOutcome(False, "HTTP 500")), 503, "failed"),
         (lambda: Story().command("accept", option={}), 486, "failed"),
         (lambda: Story().invited().answered().command("hangup", initiator="caller"), 200, "byCaller"),
         (lambda: Story().invited().answered().command("hangup", reason="callee"), 200, "byCallee"),
         (lambda: Story().invited().answered().command("hangup", reason="sold", initiator="callee"), 200, "sold"),
-        (lambda: Story().invited().answered().do(lambda m, now: m.auto_hangup(now)), 200, "autohangup"),
+        (lambda: Story().invited().answered().do(AutoHangup()), 200, "autohangup"),
     ],
 )
 def test_x14_x19_status_and_reason_of_every_end(end: Callable[[], Story], status: int, reason: str) -> None:
@@ -73,7 +83,7 @@ def test_x14_x19_status_and_reason_of_every_end(end: Callable[[], Story], status
 
 
 def test_an_inbound_call_keeps_offer_and_answer() -> None:
-    made = record(Story().offered().command("accept", option={}).do(lambda m, now: m.leg_hung_up(now)))
+    made = record(Story().offered().command("accept", option={}).do(LegHungUp()))
     assert (made["offer"], made["answer"]) == ("v=0\r\n", "our sdp")
     assert (made["caller"], made["callee"]) == ("sip:7455@192.0.2.15", "sip:4000@192.0.2.20")
 
@@ -87,8 +97,8 @@ def test_a_webrtc_call_keeps_its_offer_once() -> None:
 def test_the_second_leg_of_a_transfer_is_nested() -> None:
     story = Story().invited(caller="sip:7301@10.20.0.4").answered().after(1)
     story.command("refer", callee="sip:8100@h", options={"sip": {"username": "u", "password": "s3cr3t"}})
-    story.after(1).told("leg_progress", early_media=False).after(2).told("leg_answered", "sdp").after(3)
-    made = record(story.told("leg_hung_up"))
+    story.after(1).told(LegProgressed()).after(2).told(LegAnswered("sdp", REMOTE)).after(3)
+    made = record(story.told(LegHungUp()))
 
     second = made["referCallrecord"]
     assert (second["callType"], second["callId"], second["callee"]) == ("b2bua", CALL, "sip:8100@h")
@@ -103,8 +113,8 @@ def test_the_second_leg_of_a_transfer_is_nested() -> None:
 
 
 def test_a_transfer_that_failed_is_kept_too_and_one_that_never_began_does_not_replace_it() -> None:
-    story = Story().invited().answered().command("refer", callee="sip:8100@h").told("leg_refused", 486, "Busy Here")
-    story.media = (400, "not a SIP URI")
+    story = Story().invited().answered().command("refer", callee="sip:8100@h").told(LegRefused(486, "Busy Here"))
+    story.unreachable = (400, "not a SIP URI")
     story.command("refer", callee="nonsense")
     made = record(story.command("hangup"))
     second = made["referCallrecord"]

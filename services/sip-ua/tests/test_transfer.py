@@ -4,26 +4,41 @@ from typing import Any
 
 import pytest
 
-from dialbus.contracts.media import REFER_LEG
+from dialbus.contracts.media import REFER_LEG, ConfigureLeg, ConnectLeg, JoinLegs, NoteInput, Playback, StopPlayback
 from dialbus.contracts.session import CallState, CallType
-from sip_ua.call import (
+from sip_ua.call.effects import (
     AllocateMedia,
     CloseMedia,
-    ConfigureMedia,
-    ConnectMedia,
-    ControlPlayback,
     EndLostTracks,
     FindCallee,
-    JoinLegs,
-    NoteInput,
     SendBye,
     SendCancel,
     SendInvite,
     SendMessage,
-    StopPlayback,
 )
-from tests.peers.story import CALL, SERVER, Story
+from sip_ua.call.inputs import (
+    AutoHangup,
+    CalleeFound,
+    CommandRefused,
+    Detached,
+    Inactive,
+    LegAnswered,
+    LegDigit,
+    LegHungUp,
+    LegImpossible,
+    LegMessage,
+    LegProgressed,
+    LegRefused,
+    LegTransferAsked,
+    MediaChanged,
+    MediaLost,
+    MessageRefused,
+    Offered,
+)
+from tests.peers.story import CALL, REMOTE, SERVER, Story
 
+CONNECT = ConnectLeg(call_id=CALL, leg_id=REFER_LEG, remote=REMOTE)
+JOIN = JoinLegs(call_id=CALL, other_leg=REFER_LEG)
 TARGET = "sip:8100@10.20.0.30"
 MOH = "T(srv,hold.wav)"
 MOH_ENDS = "E(srv,hold.wav)"
@@ -44,7 +59,7 @@ def referred(moh: str | None = "hold.wav", **options: Any) -> Story:
 
 def joined(**options: Any) -> Story:
     """A transfer whose target has answered, with empty books."""
-    story = referred(**options).told("leg_progress", early_media=False).after(4).told("leg_answered", "target sdp")
+    story = referred(**options).told(LegProgressed()).after(4).told(LegAnswered("target sdp", REMOTE))
     assert story.event("answer").refer is True
     story.after(6).log.clear()
     story.order.clear()
@@ -53,8 +68,8 @@ def joined(**options: Any) -> Story:
 
 def test_o23_answered() -> None:
     story = up().command("play", url="menu.wav").command("refer", callee=TARGET, options={"moh": "hold.wav"})
-    story.told("leg_progress", early_media=False).told("leg_progress", early_media=False)
-    story.after(3).told("leg_answered", "target sdp")
+    story.told(LegProgressed()).told(LegProgressed())
+    story.after(3).told(LegAnswered("target sdp", REMOTE))
 
     assert story.order == [
         "T(srv,menu.wav)", "interruption", "E(srv,menu.wav)", MOH, "ringing{refer}", "ringing{refer}", MOH_ENDS,
@@ -63,23 +78,23 @@ def test_o23_answered() -> None:
     answer = story.event("answer")
     assert (answer.track_id, answer.sdp) == (SERVER, "target sdp")
     after = story.log[story.index("answer") + 1 :]
-    assert after == [ConnectMedia(REFER_LEG), JoinLegs(one_way=False)]
+    assert after == [CONNECT, JOIN]
 
 
 def test_o23_without_music() -> None:
-    story = referred(moh=None).told("leg_answered", "target sdp")
+    story = referred(moh=None).told(LegAnswered("target sdp", REMOTE))
     assert story.order == ["T(srv)", "answer{refer}"]
 
 
 def test_o23_early_media_takes_the_place_of_the_music() -> None:
-    story = referred().told("leg_progress", early_media=True)
+    story = referred().told(LegProgressed(REMOTE))
     assert story.order == [MOH, "ringing{refer}", MOH_ENDS, "T(srv)"]
-    assert story.log[-2:] == [ConnectMedia(REFER_LEG), JoinLegs(one_way=True)]
+    assert story.log[-2:] == [CONNECT, JOIN.model_copy(update={"one_way": True})]
 
-    story.told("leg_progress", early_media=True).told("leg_answered", "target sdp")
+    story.told(LegProgressed(REMOTE)).told(LegAnswered("target sdp", REMOTE))
 
     assert story.order[4:] == ["ringing{refer}", "answer{refer}"], "one pair for the leg"
-    assert story.log[-1] == JoinLegs(one_way=False)
+    assert story.log[-1] == JOIN
 
 
 def test_the_invite_says_who_is_transferred_and_the_music_is_looped() -> None:
@@ -90,10 +105,10 @@ def test_the_invite_says_who_is_transferred_and_the_music_is_looped() -> None:
     assert dial.headers == {
         "X-Referred-To": "sip:7455@10.20.0.9", "X-Referred-From": "sip:7301@10.20.0.4", "X-Referred-Id": CALL,
     }  # fmt: skip
-    (music,) = [effect for effect in story.log if isinstance(effect, ControlPlayback)]
+    (music,) = [effect for effect in story.log if isinstance(effect, Playback)]
     assert music.loop is True
-    assert story.index(AllocateMedia) < story.index(StopPlayback) < story.index(ControlPlayback)
-    assert story.index(ControlPlayback) < story.index(SendInvite)
+    assert story.index(AllocateMedia) < story.index(StopPlayback) < story.index(Playback)
+    assert story.index(Playback) < story.index(SendInvite)
 
 
 @pytest.mark.parametrize(
@@ -107,9 +122,7 @@ def test_the_invite_says_who_is_transferred_and_the_music_is_looped() -> None:
 def test_the_caller_of_an_inbound_call_calls_the_target(
     inbound_from: str, given: str | None, expected: str | None
 ) -> None:
-    from sip_ua.call import InboundOffer
-
-    story = Story().do(lambda m, now: m.offered(InboundOffer(inbound_from, "sip:4000@h", "v=0"), now))
+    story = Story().do(Offered(inbound_from, "sip:4000@h", "v=0"))
     story.command("accept", option={"caller": "sip:other@h"}).command("refer", callee=TARGET, caller=given or "")
     (dial,) = [effect.dial for effect in story.log if isinstance(effect, FindCallee)]
     assert dial.caller == expected
@@ -117,8 +130,8 @@ def test_the_caller_of_an_inbound_call_calls_the_target(
 
 @pytest.mark.parametrize("early", [False, True])
 def test_o24_refused(early: bool) -> None:
-    story = referred().told("leg_progress", early_media=early)
-    story.told("leg_refused", 486, "Busy Here")
+    story = referred().told(LegProgressed(REMOTE if early else None))
+    story.told(LegRefused(486, "Busy Here"))
 
     before = ["ringing{refer}", MOH_ENDS, "T(srv)"] if early else ["ringing{refer}", MOH_ENDS]
     assert story.order == [MOH, *before, "reject{refer}", *(["E(srv)"] if early else []), "hangup{refer}"]
@@ -130,7 +143,7 @@ def test_o24_refused(early: bool) -> None:
 
 
 def test_x10_a_failed_transfer_never_ends_the_call() -> None:
-    story = referred(autoHangup=True).told("leg_refused", 486, "Busy Here")
+    story = referred(autoHangup=True).told(LegRefused(486, "Busy Here"))
     assert story.machine.state is CallState.UP
     assert not [effect for effect in story.log if isinstance(effect, SendBye)]
     assert "error" not in story.order
@@ -140,7 +153,7 @@ def test_x10_a_failed_transfer_never_ends_the_call() -> None:
 
 @pytest.mark.parametrize(("options", "seconds"), [({}, 30), ({"timeout": 7}, 7)])
 def test_o24_timeout_cancels_and_says_408(options: dict[str, Any], seconds: int) -> None:
-    story = referred(**options).told("leg_progress", early_media=False)
+    story = referred(**options).told(LegProgressed())
     started = story.now
     story.ticked()
     assert story.now == started + seconds
@@ -160,13 +173,13 @@ def test_no_other_limit_than_timeout_ends_the_ringing() -> None:
 def test_o24_an_answer_that_crosses_the_cancel_changes_nothing() -> None:
     story = referred().ticked()
     story.log.clear()
-    story.told("leg_answered", "late").told("leg_refused", 487, "Request Terminated").told("leg_hung_up")
+    story.told(LegAnswered("late", REMOTE)).told(LegRefused(487, "Request Terminated")).told(LegHungUp())
     assert story.log == []
 
 
 @pytest.mark.parametrize("auto", [True, False])
 def test_o25_the_target_hangs_up(auto: bool) -> None:
-    story = joined(autoHangup=auto).told("leg_hung_up")
+    story = joined(autoHangup=auto).told(LegHungUp())
 
     ended = ["E(srv)", "hangup{refer}"]
     assert story.order == [*ended, *(["E(main)", "hangup"] if auto else [])]
@@ -182,7 +195,7 @@ def test_o25_the_target_hangs_up(auto: bool) -> None:
 
 
 def test_o25_the_track_lasts_from_its_start() -> None:
-    story = joined(autoHangup=False).told("leg_hung_up")
+    story = joined(autoHangup=False).told(LegHungUp())
     (end,) = [e.event for e in story.log if getattr(getattr(e, "event", None), "event", "") == "trackEnd"]
     assert (end.duration, end.ssrc, end.play_id) == (6000, 4712, None)
 
@@ -190,21 +203,21 @@ def test_o25_the_track_lasts_from_its_start() -> None:
 @pytest.mark.parametrize("how", ["hang up", "command", "socket", "autohangup", "inactivity"])
 @pytest.mark.parametrize("is_joined", [True, False])
 def test_o26_the_first_party_or_the_client_ends(how: str, is_joined: bool) -> None:
-    story = joined() if is_joined else referred().told("leg_progress", early_media=False)
+    story = joined() if is_joined else referred().told(LegProgressed())
     if not is_joined:
         story.log.clear()
         story.order.clear()
     match how:
         case "hang up":
-            story.do(lambda m, now: m.leg_hung_up(now))
+            story.do(LegHungUp())
         case "command":
             story.command("hangup")
         case "socket":
-            story.do(lambda m, now: m.detached(now))
+            story.do(Detached())
         case "autohangup":
-            story.do(lambda m, now: m.auto_hangup(now))
+            story.do(AutoHangup())
         case _:
-            story.do(lambda m, now: m.inactive(now))
+            story.do(Inactive())
 
     begun = ["inactivity"] if how == "inactivity" else []
     second = ["E(srv)", "hangup{refer}"] if is_joined else [MOH_ENDS, "hangup{refer}"]
@@ -243,7 +256,7 @@ def test_a_second_transfer_waits_for_the_end_of_the_first() -> None:
     assert story.order == ["error"]
     assert story.event("error").code == 409
 
-    story.command("hangup", refer=True).command("refer", callee="sip:8200@h").told("leg_answered", "sdp 2")
+    story.command("hangup", refer=True).command("refer", callee="sip:8200@h").told(LegAnswered("sdp 2", REMOTE))
 
     assert story.order == ["error", "E(srv)", "hangup{refer}", "T(srv)", "answer{refer}"]
 
@@ -263,18 +276,18 @@ def test_refer_needs_a_call_that_is_up(state: str) -> None:
 
 def test_a_target_that_cannot_be_called_disturbs_nothing() -> None:
     story = up().command("play", url="menu.wav")
-    story.media = (400, "callee: not a SIP URI")
+    story.unreachable = (400, "callee: not a SIP URI")
     story.command("refer", callee="nonsense@", options={"moh": "hold.wav"})
     assert story.order == ["T(srv,menu.wav)", "error"]
     assert (story.event("error").sender, story.event("error").code) == ("command", 400)
-    story.media = None
-    story.command("refer", callee=TARGET).told("leg_answered", "target sdp")
+    story.unreachable = None
+    story.command("refer", callee=TARGET).told(LegAnswered("target sdp", REMOTE))
     assert story.order[-1] == "answer{refer}"
 
 
 def test_music_that_the_worker_refuses_does_not_stop_the_transfer() -> None:
-    story = referred().do(lambda m, now: m.playback_refused("command", 400, "no such file", now))
-    story.told("leg_answered", "target sdp")
+    story = referred().do(CommandRefused(400, "no such file"))
+    story.told(LegAnswered("target sdp", REMOTE))
     assert story.order[-2:] == ["T(srv)", "answer{refer}"]
 
 
@@ -285,25 +298,25 @@ def test_p84_speech_during_the_transfer_is_played_and_the_join_stays() -> None:
 
 
 def test_speech_that_replaced_the_music_is_not_cut_by_the_answer() -> None:
-    story = referred().command("tts", text="one moment", playId="p").told("leg_answered", "target sdp")
+    story = referred().command("tts", text="one moment", playId="p").told(LegAnswered("target sdp", REMOTE))
     assert story.order == [MOH, "interruption", MOH_ENDS, "T(srv,p)", "T(srv)", "answer{refer}"]
 
 
 def test_processing_of_the_targets_audio() -> None:
     story = referred(vad={}, denoise=True, asr={"startWhenAnswer": True}, pauseParentAsr=True, forwardDtmf=False)
-    (before,) = [effect for effect in story.log if isinstance(effect, ConfigureMedia)]
-    assert (before.leg, before.denoise, before.asr) == (REFER_LEG, True, None)
+    (before,) = [effect for effect in story.log if isinstance(effect, ConfigureLeg)]
+    assert (before.leg_id, before.denoise, before.asr) == (REFER_LEG, True, None)
     assert before.vad is not None
-    story.told("leg_answered", "target sdp")
-    (after,) = [effect for effect in story.log[story.index("answer") :] if isinstance(effect, ConfigureMedia)]
+    story.told(LegAnswered("target sdp", REMOTE))
+    (after,) = [effect for effect in story.log[story.index("answer") :] if isinstance(effect, ConfigureLeg)]
     assert after.asr is not None
-    assert JoinLegs(one_way=False, forward_dtmf=False, pause_asr=True) in story.log
+    assert JOIN.model_copy(update={"forward_dtmf": False, "pause_asr": True}) in story.log
 
 
 def test_p78_what_the_target_does_is_told_with_refer_and_the_server_side_track() -> None:
     story = joined()
-    story.told("leg_digit", "5").told("leg_held", on_hold=True).told("leg_message", "hi", "text/plain")
-    story.told("leg_transfer", "sip:9@h", None)
+    story.told(LegDigit("5")).told(MediaChanged(REMOTE, on_hold=True)).told(LegMessage("hi", "text/plain"))
+    story.told(LegTransferAsked("sip:9@h", None))
     assert story.order == ["dtmf{refer}", "hold{refer}", "message{refer}", "transferRequest{refer}"]
     assert {effect.event.track_id for effect in story.log if hasattr(effect, "event")} == {SERVER}
     assert not [effect for effect in story.log if isinstance(effect, NoteInput)], "no sign of the first party's"
@@ -312,8 +325,13 @@ def test_p78_what_the_target_does_is_told_with_refer_and_the_server_side_track()
 def test_p94_message_to_the_target() -> None:
     story = joined().command("message", body="hello", refer=True, headers={"X-A": "1"}, contentType="text/html")
     assert story.log == [SendMessage("hello", "text/html", {"X-A": "1"}, REFER_LEG)]
-    story.command("hangup", refer=True).command("message", body="gone", refer=True)
-    assert story.order[-1] == "error"
+    story.told(MessageRefused(415, "Unsupported"))
+    assert story.event("error").error == "message: the peer answers 415 Unsupported"
+    story.command("hangup", refer=True).told(MessageRefused(481, "late"))
+    assert story.order[-2:] == ["hangup{refer}", "error"]
+    story.log.clear()
+    story.command("message", body="gone", refer=True)
+    assert story.events == ["error"]
 
 
 def test_p94_message_needs_a_sip_dialog() -> None:
@@ -321,14 +339,14 @@ def test_p94_message_needs_a_sip_dialog() -> None:
     assert story.order[-1] == "error"
     story = up().command("message", text="hi")
     assert story.log == [SendMessage("hi", "text/plain;charset=utf-8", {}, "main")]
-    story.do(lambda m, now: m.message_refused(415, "Unsupported", now))
+    story.do(MessageRefused(415, "Unsupported"))
     assert story.event("error").error == "message: the peer answers 415 Unsupported"
 
 
 @pytest.mark.parametrize("call_type", [CallType.WEBRTC, CallType.WEBSOCKET])
 def test_q14_calls_of_other_types_are_transferred_too(call_type: CallType) -> None:
     story = Story(call_type=call_type).invited(offer="their offer", callee=None)
-    story.command("refer", callee=TARGET).told("leg_answered", "target sdp").told("leg_hung_up")
+    story.command("refer", callee=TARGET).told(LegAnswered("target sdp", REMOTE)).told(LegHungUp())
     assert story.order == [
         "T(main)", "answer", "T(srv)", "answer{refer}", "E(srv)", "hangup{refer}", "E(main)", "hangup",
     ]  # fmt: skip
@@ -337,7 +355,7 @@ def test_q14_calls_of_other_types_are_transferred_too(call_type: CallType) -> No
 @pytest.mark.parametrize("is_joined", [True, False])
 def test_media_lost_of_the_second_leg_ends_only_that(is_joined: bool) -> None:
     story = joined() if is_joined else referred(moh=None)
-    story.told("media_lost", "socket failure", gone=False)
+    story.told(MediaLost("socket failure", gone=False))
     expected = ["E(srv)"] if is_joined else ["reject{refer}"]
     assert story.order == ["error", *expected, "hangup{refer}"]
     assert story.event("hangup").reason == "failed"
@@ -346,7 +364,7 @@ def test_media_lost_of_the_second_leg_ends_only_that(is_joined: bool) -> None:
 
 
 def test_media_lost_of_a_transferred_call_ends_each_track_once() -> None:
-    story = joined().do(lambda m, now: m.media_lost("the media worker is gone", now))
+    story = joined().do(MediaLost("the media worker is gone"))
     assert story.order == ["error", "E(srv)", "hangup{refer}", "E(main)", "hangup"]
     assert EndLostTracks((SERVER,)) in story.log, "the second leg's track is the machine's own"
     assert not [effect for effect in story.log if isinstance(effect, CloseMedia)]
@@ -368,5 +386,5 @@ def test_x05_nothing_waits_for_the_dns_and_its_answer_comes_too_late(end: str) -
     expected = ["error", "hangup{refer}", *([] if end == "hangup of the leg" else ["E(main)", "hangup"])]
     assert story.order == expected
     story.log.clear()
-    story.do(lambda m, _: m.callee_found(REFER_LEG)).told("media_refused", 400, "no address", leg=REFER_LEG)
+    story.told(CalleeFound()).told(LegImpossible(400, "no address"))
     assert story.log == []

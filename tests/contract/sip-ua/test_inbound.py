@@ -158,6 +158,22 @@ async def test_cancelled_while_the_accept_is_under_way(exchange: Exchange, phone
     await exchange.media.expect(media.CloseLeg)
 
 
+@pytest.mark.parametrize(("how", "code"), [("hangup", 603), ("reject", 603), ("socket", 603)])
+async def test_the_end_of_a_call_waits_for_no_media_worker(
+    exchange: Exchange, phone: Phone, how: str, code: int
+) -> None:
+    dialog = phone.call(exchange.uri)
+    call = await exchange.taken(dialog)
+    exchange.media.has_room.clear()
+    await call.send("accept", option={})
+    await next_message(exchange.media.allocations)
+    await (call.detach() if how == "socket" else call.send(how))
+    await dialog.expect_response(code)
+    await call.expect_end(*(("rejected", "callee") if how == "reject" else ("bySystem", "system")))
+    exchange.media.has_room.set()
+    await exchange.media.expect(media.CloseLeg)
+
+
 async def test_webhook_that_fails_is_a_503(exchange: Exchange, phone: Phone) -> None:
     dialog = phone.call(exchange.uri)
     webhook = await exchange.announced(dialog)

@@ -14,7 +14,7 @@ from dialbus.bus import Bus, NoResponder, Refused
 from dialbus.contracts.commands import Pause, Tts
 from dialbus.contracts.events import TrackStart
 from dialbus.contracts.media import Playback
-from dialbus.contracts.session import Heartbeat, OpenSession
+from dialbus.contracts.session import Heartbeat, OpenSession, WebhookOutcome
 from tests.harness import eventually, messages_of, run_service
 from tests.peers.exchange import GATEWAY, WORKER, Exchange
 from tests.peers.phone import Phone
@@ -93,6 +93,20 @@ async def test_webhook_dispatcher_that_never_answers_is_a_503(
         dialog = phone.call(exchange.uri)
         await exchange.announced(dialog)
         await dialog.expect_response(503)
+
+
+async def test_a_delivered_webhook_is_waited_for_no_more(bus: Bus, service_env: dict[str, str], phone: Phone) -> None:
+    """However early its outcome comes; the second call, which nobody tells of, is the clock."""
+    async with _exchange(bus, service_env, DIALBUS_UA_HANDLER_TIMEOUT="100ms") as exchange:
+        told = phone.call(exchange.uri)
+        call = await exchange.taken(told)
+        await exchange.bus.request(WebhookOutcome(call_id=call.call_id, delivered=True, status=200))
+        untold = phone.call(exchange.uri)
+        await untold.expect_response(503)
+        assert told.count("INVITE", 503) == 0
+        await call.send("accept", option={})
+        await told.expect_response(200)
+        told.ack()
 
 
 async def test_stop_in_the_middle_of_calls(bus: Bus, service_env: dict[str, str], phone: Phone) -> None:

@@ -1,25 +1,17 @@
-"""What a call machine wants done, one after another and in the order given. What follows is fed back at once.
+"""What a call machine wants done, one after another and in the order given. What follows comes back as an input.
 
-`AllocateMedia` is answered by `media_ready` or `media_refused` and is always the last effect of its list.
-`ControlPlayback` and its like are answered by `playback_refused` when the worker says no. A DNS lookup for
-`FindCallee`, `SendMessage` and `AskBridge` never hold up the call: what comes of them is a later input like any other.
+`AllocateMedia` is answered by MediaReady or MediaRefused, later: the call goes on meanwhile. So it is with a DNS lookup
+for `FindCallee`, with `SendMessage` and `AskBridge`. An `Ask` that the worker refuses is answered by CommandRefused,
+at once: before the effects behind it are looked at.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from dialbus.contracts.commands import ClientCommand
 from dialbus.contracts.events import Event
-from dialbus.contracts.media import MAIN_LEG, LegKind, PlaybackCommand
-from dialbus.contracts.options import (
-    AGCOption,
-    AmbianceOption,
-    MediaPassOption,
-    RecorderOption,
-    SipOption,
-    SynthesisOption,
-    TranscriptionOption,
-    VADOption,
-)
+from dialbus.contracts.media import MAIN_LEG, LegCommand, LegKind
+from dialbus.contracts.options import SipOption
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +38,17 @@ class Emit:
 
 
 @dataclass(frozen=True, slots=True)
+class Announce:
+    """Write the pending call down, then have the webhook told of it; WebhookOutcome says how that went."""
+
+
+@dataclass(frozen=True, slots=True)
 class FindCallee:
-    """Find the way to the callee of a new SIP leg; `callee_found` or `media_refused` follows, if need be later."""
+    """Find the way to the callee of a new SIP leg; CalleeFound or LegImpossible follows, if need be later."""
 
     dial: Dial
     leg: str = MAIN_LEG
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,44 +60,25 @@ class AllocateMedia:
 
 
 @dataclass(frozen=True, slots=True)
-class ConfigureMedia:
-    """Say what is done with the leg's audio; only the parts named."""
+class Ask:
+    """A request to the media worker that holds the leg."""
 
-    leg: str = MAIN_LEG
-    denoise: bool | None = None
-    vad: VADOption | None = None
-    asr: TranscriptionOption | None = None
-    tts: SynthesisOption | None = None
-    recorder: RecorderOption | None = None
-    agc: AGCOption | None = None
-    ambiance: AmbianceOption | None = None
-    media_pass: MediaPassOption | None = None
-    subscribe: bool | None = None
-    inactivity_timeout_s: float | None = None
-    unsupported: tuple[str, ...] | None = None
-    answered: bool | None = None
-    """False: complaints about the rest wait until True is said."""
-
-    @property
-    def says_nothing(self) -> bool:
-        """Whether no part is named."""
-        return self == ConfigureMedia(self.leg)
+    command: LegCommand
 
 
 @dataclass(frozen=True, slots=True)
-class ConnectMedia:
-    """Let the leg send to, and hear, what the SDP agreed on."""
+class CloseMedia:
+    """End the leg's media and wait until its last event is in the stream."""
 
     leg: str = MAIN_LEG
 
 
 @dataclass(frozen=True, slots=True)
-class AddCandidate:
-    """Give the WebRTC leg a trickled candidate."""
+class EndLostTracks:
+    """Emit the trackEnd of every track that a lost media worker began and can't end."""
 
-    candidate: str
-    sdp_mid: str | None = None
-    sdp_m_line_index: int | None = None
+    ours: tuple[str, ...] = ()
+    """Tracks that the machine itself began and will end, besides the main one; none has a playId."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +97,9 @@ class SendRinging:
 
 @dataclass(frozen=True, slots=True)
 class SendAnswer:
-    """200 with our SDP."""
+    """200 with our SDP; `sip` is for the requests that follow in the dialog."""
+
+    sip: SipOption | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +127,7 @@ class SendCancel:
 
 @dataclass(frozen=True, slots=True)
 class SendMessage:
-    """A MESSAGE in the leg's dialog; a refusal comes back as `message_refused`."""
+    """A MESSAGE in the leg's dialog; a refusal comes back as MessageRefused."""
 
     body: str
     content_type: str
@@ -155,55 +136,19 @@ class SendMessage:
 
 
 @dataclass(frozen=True, slots=True)
-class ControlPlayback:
-    """Hand a playback command, mostly a client's, to the main leg."""
-
-    command: PlaybackCommand
-    loop: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class StopPlayback:
-    """End what plays to the main leg and wait until its trackEnd is in the stream."""
-
-    interruption: bool = False
-    play_id: str | None = None
-    """Only when this is what plays."""
-
-
-@dataclass(frozen=True, slots=True)
-class NoteInput:
-    """Tell the main leg that the remote party gave a sign."""
-
-
-@dataclass(frozen=True, slots=True)
-class JoinLegs:
-    """Let the parties of the main and the second leg hear each other; one way: the first one hears the second."""
-
-    one_way: bool
-    forward_dtmf: bool = True
-    pause_asr: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class BridgeMedia:
-    """Mix another call's party in, and let it hear ours."""
-
-    other: str
-
-
-@dataclass(frozen=True, slots=True)
-class UnbridgeMedia:
-    """Undo BridgeMedia."""
-
-    other: str
-
-
-@dataclass(frozen=True, slots=True)
 class AskBridge:
-    """Ask the other call's owner for its half; `bridge_agreed` or `bridge_refused` follows later."""
+    """Ask the other call's owner for its half; BridgeAgreed or BridgeRefused follows later."""
 
     other: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerBridge:
+    """Answer the owner that asked for our half, or told that it has ended its own."""
+
+    other: str
+    objection: str | None = None
+    """Why it can't have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,27 +159,19 @@ class LeaveBridge:
 
 
 @dataclass(frozen=True, slots=True)
-class CloseMedia:
-    """End the leg's media and wait until its last event is in the stream."""
+class TakeUp:
+    """Give a command that waited back as an input, now: its turn has come."""
 
-    leg: str = MAIN_LEG
-
-
-@dataclass(frozen=True, slots=True)
-class EndLostTracks:
-    """Emit the trackEnd of every track that a lost media worker began and can't end."""
-
-    ours: tuple[str, ...] = ()
-    """Tracks that the machine itself began and will end, besides the main one; none has a playId."""
+    command: ClientCommand
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Nothing more comes; write the record and forget the call."""
+    """Nothing more comes; write the record."""
 
 
 Effect = (
-    Emit | FindCallee | AllocateMedia | ConfigureMedia | ConnectMedia | AddCandidate | SendInvite | SendRinging
-    | SendAnswer | SendReject | SendBye | SendCancel | SendMessage | ControlPlayback | StopPlayback | NoteInput
-    | JoinLegs | BridgeMedia | UnbridgeMedia | AskBridge | LeaveBridge | CloseMedia | EndLostTracks | Finish
+    Emit | Announce | FindCallee | AllocateMedia | Ask | CloseMedia | EndLostTracks | SendInvite | SendRinging
+    | SendAnswer | SendReject | SendBye | SendCancel | SendMessage | AskBridge | AnswerBridge | LeaveBridge | TakeUp
+    | Finish
 )  # fmt: skip

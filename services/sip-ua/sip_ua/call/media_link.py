@@ -77,3 +77,8 @@ class MediaLink:
         """The worker is gone, and every leg with it."""
         self.worker = None
         self._legs.clear()
+
+    async def close_all(self) -> None:
+        """End what is still held: legs that were found when the call had ended already."""
+        for leg_id in sorted(self._legs):
+            await self.close(leg_id)

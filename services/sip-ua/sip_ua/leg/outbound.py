@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from dialbus.config import Config, RegisterUser, TrunkRewrite
 from dialbus.contracts.options import SipOption
-from sip_ua.leg import translate as bridge
-from sip_ua.leg import trunk
+from sip_ua.leg import translate, trunk
 from sip_ua.sip.agent import Agent
 from sip_ua.sip.digest import Credentials
 from sip_ua.sip.grammar import GrammarError
@@ -30,8 +29,8 @@ class Plan:
 
     def caller(self, agent: Agent) -> NameAddr:
         """Who calls, told to a callee who sees us as `agent`. Raises BadAddress."""
-        address = self._caller or bridge.default_caller(self._sip, agent.host, agent.port)
-        return bridge.usable(trunk.rewritten(address, self._rewrite.from_), "caller")
+        address = self._caller or translate.default_caller(self._sip, agent.host, agent.port)
+        return translate.usable(trunk.rewritten(address, self._rewrite.from_), "caller")
 
     def contact(self, agent: Agent) -> NameAddr:
         """Where the callee reaches us. Raises BadAddress."""
@@ -41,14 +40,16 @@ class Plan:
 
 def plan(caller: str | None, callee: str | None, sip: SipOption | None, config: Config) -> Plan:
     """What a client's `caller`, `callee` and `sip` come to, after the trunk rules. Raises BadAddress."""
-    from_ = bridge.parse_address(caller, "caller") if caller else None
-    to = bridge.parse_address(callee or "", "callee")
+    from_ = translate.parse_address(caller, "caller") if caller else None
+    to = translate.parse_address(callee or "", "callee")
     rewrite = trunk.matching(config.trunk_rules, None if from_ is None else from_.uri, to.uri)
-    to = bridge.usable(trunk.rewritten(to, rewrite.to), "callee")
+    to = translate.usable(trunk.rewritten(to, rewrite.to), "callee")
     contact = (
-        bridge.usable(bridge.parse_address(sip.contact, "sip.contact"), "sip.contact") if sip and sip.contact else None
+        translate.usable(translate.parse_address(sip.contact, "sip.contact"), "sip.contact")
+        if sip and sip.contact
+        else None
     )
-    credentials = bridge.credentials(sip) or registered(to.uri.host, config.ua.register_users)
+    credentials = translate.credentials(sip) or registered(to.uri.host, config.ua.register_users)
     return Plan(to, credentials, from_, contact, sip, rewrite)
 
 

@@ -13,17 +13,17 @@ from sip_ua.errors import BadAddress
 from sip_ua.sip.grammar import GrammarError
 from sip_ua.sip.uri import NameAddr, Uri, escape_user, parse_uri
 
-MOST_SEARCHED = 256
+MAX_SEARCHED = 256
 """Characters of a user or host; no pattern holds for a longer one."""
 _NOBODY = UriParts()
 
 
 def matching(rules: Sequence[TrunkRule], caller: Uri | None, callee: Uri) -> TrunkRewrite:
     """What is to be rewritten; nothing when no rule holds. A caller that is not known yet has empty parts."""
-    for one in rules:
-        wanted = one.rule.match
+    for entry in rules:
+        wanted = entry.rule.match
         if _holds(wanted.from_, caller) and _holds(wanted.to, callee):
-            return one.rule.rewrite
+            return entry.rule.rewrite
     return TrunkRewrite()
 
 
@@ -53,6 +53,6 @@ def _rewritten(uri: Uri, parts: UriParts) -> Uri:
 def _holds(pattern: UriPattern, uri: Uri | None) -> bool:
     user, host = ("", "") if uri is None else (uri.user_text, uri.host)
     return all(
-        wanted is None or (len(text) <= MOST_SEARCHED and wanted.search(text) is not None)
+        wanted is None or (len(text) <= MAX_SEARCHED and wanted.search(text) is not None)
         for wanted, text in ((pattern.user, user), (pattern.host, host))
     )
