@@ -55,7 +55,7 @@ async def test_all_that_concerns_a_call_is_kept_in_order(traced: Bus, store: Tra
         raise Refused(409, "not now")
 
     await traced.publish(CommandSeen(call_id=call_id, at_ms=1, via="socket", command={"command": "tts", "text": "hi"}))
-    await traced.flush()
+    await kept(store, call_id, 1)  # its time is that of its being stored
     traced.tracer.note(call_id, TraceKind.SIP_IN, "INVITE sip:a:hush@b SIP/2.0", text="INVITE sip:a:hush@b SIP/2.0\r\n")
     with pytest.raises(NoResponder):
         await traced.request(CloseLeg(call_id=call_id))
