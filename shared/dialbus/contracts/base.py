@@ -140,6 +140,10 @@ class ClientJson(BaseModel):
         """Compact JSON, absent optional values left out."""
         return self.model_dump_json(by_alias=True, exclude_none=True)
 
+    def sent_json(self) -> str:
+        """Compact JSON of what was set, as it travels on the bus."""
+        return self.model_dump_json(by_alias=True, exclude_none=True, exclude_unset=True)
+
     def to_fields(self) -> dict[str, Any]:
         """The same as a JSON object still in one's hands."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -93,6 +93,7 @@ class SocketCommand(Request[Taken]):
 
     call_id: CallId
     command: ClientCommand
+    command_id: str | None = Field(default=None, max_length=128)
 
 
 class CommandSeen(Contract):

@@ -27,7 +27,7 @@ from gateway.rest.answers import (
 from gateway.rest.calls import Calls, Gone, NotTaken
 from gateway.rest.descriptions import COMMAND
 from gateway.rest.watch import CONTENT_TYPE, Watch
-from gateway.socket.parsing import MAX_TEXT_BYTES, client_command, command_id_of
+from gateway.socket.parsing import MAX_TEXT_BYTES, client_command
 
 MAX_WATCHERS = 1000
 
@@ -95,9 +95,7 @@ class CallRoutes:
     async def command(self, request: Request, call_id: CallPath) -> Any:
         """Queue a command as if the call's own client had sent it; its effects show as events."""
         try:
-            text = (await body_of(request, MAX_TEXT_BYTES)).decode()
-            command = client_command(text).json
-            command_id = command_id_of(command)
+            sent = client_command((await body_of(request, MAX_TEXT_BYTES)).decode())
         except TooLarge:
             return trouble(413, f"a command has at most {MAX_TEXT_BYTES} bytes")
         except ValueError as error:  # BadCommand, or no UTF-8
@@ -106,7 +104,7 @@ class CallRoutes:
         if session is None:
             return not_found(call_id)
         try:
-            await self._calls.command(session, command, command_id)
+            await self._calls.command(session, sent)
         except Gone:
             return not_found(session.call_id)
         except NotTaken as error:

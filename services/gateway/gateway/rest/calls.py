@@ -7,14 +7,15 @@ from typing import Any
 
 from dialbus import telemetry
 from dialbus.bus import Bus, BusError, NoReply, NoResponder, Refused
-from dialbus.contracts.base import Request, Taken
+from dialbus.contracts.commands import Hangup
 from dialbus.contracts.options import masked
 from dialbus.contracts.session import ClientCommandSent, CommandSeen, Session, SocketCommand
 from dialbus.sessions import Sessions
+from gateway.socket.parsing import Sent
 
 log = telemetry.get_logger()
 
-HANGUP = {"command": "hangup", "reason": "bySystem"}
+HANGUP = Sent.by_us(Hangup(reason="bySystem"))
 
 
 class Gone(Exception):
@@ -48,15 +49,15 @@ class Calls:
         found = sorted(await self._sessions.all(), key=lambda session: session.created_at)
         return [Session.model_validate(masked(session.model_dump(mode="json"))) for session in found]
 
-    async def command(self, session: Session, command: dict[str, Any], command_id: str | None = None) -> None:
-        """Queue a client's command, known to be one, at the call. Raises Gone, NotTaken, Refused or BusError.
+    async def command(self, session: Session, sent: Sent) -> None:
+        """Queue a client's command at the call. Raises Gone, NotTaken, Refused or BusError.
 
         A session without an owner gets it through the gateway that holds its socket, which shows it to watchers.
         """
         if session.owner is not None:
-            await self._show(session.call_id, command)
+            await self._show(session.call_id, sent)
         try:
-            await self._request(session, command, command_id)
+            await self._request(session, sent)
         except NoResponder:
             current = await self._sessions.get(session.call_id)
             if current is None:
@@ -64,7 +65,7 @@ class Calls:
             if (current.owner, current.gateway) == (session.owner, session.gateway):
                 raise NotTaken("the worker that serves the call does not answer") from None
             try:  # an owner was found, or lost, in between
-                await self._request(current, command, command_id)
+                await self._request(current, sent)
             except (NoResponder, NoReply):
                 raise NotTaken("the worker that serves the call does not answer") from None
         except NoReply:
@@ -89,15 +90,13 @@ class Calls:
             log.warning("call.forgotten", call_id=session.call_id, owner=session.owner, gateway=session.gateway)
             await self._sessions.delete(session.call_id)
 
-    async def _request(self, session: Session, command: dict[str, Any], command_id: str | None) -> None:
-        message: Request[Taken] = SocketCommand(call_id=session.call_id, command=command)
-        if session.owner is not None:
-            message = ClientCommandSent(call_id=session.call_id, command=command, command_id=command_id)
-        await self._bus.request(message)
+    async def _request(self, session: Session, sent: Sent) -> None:
+        kind = SocketCommand if session.owner is None else ClientCommandSent
+        await self._bus.request(kind(call_id=session.call_id, command=sent.command, command_id=sent.command_id))
 
-    async def _show(self, call_id: str, command: dict[str, Any]) -> None:
+    async def _show(self, call_id: str, sent: Sent) -> None:
         at_ms = int(datetime.now(UTC).timestamp() * 1000)
-        seen = CommandSeen(call_id=call_id, at_ms=at_ms, via="rest", command=masked(command))
+        seen = CommandSeen(call_id=call_id, at_ms=at_ms, via="rest", command=masked(json.loads(sent.text)))
         try:
             await self._bus.publish(seen)
         except BusError as error:

@@ -24,10 +24,11 @@ from gateway.socket.connection import CLOSE_S, Connection
 from gateway.socket.conversation import Conversation
 from gateway.socket.downlink import Downlink
 from gateway.socket.dump import dump
-from gateway.socket.effects import GOING_AWAY, INTERNAL_ERROR, NORMAL, Close
+from gateway.socket.effects import GOING_AWAY, INTERNAL_ERROR, NORMAL, Close, Effect
 from gateway.socket.ending import Ending
 from gateway.socket.ids import SocketQuery
 from gateway.socket.keep_alive import KeepAlive
+from gateway.socket.parsing import Sent
 from gateway.socket.performer import Performer
 from gateway.socket.uplink import Throttle
 
@@ -60,7 +61,7 @@ class ClientSocket:
             carries_audio=session.call_type is CallType.WEBSOCKET,
         )
         self._keep_alive = KeepAlive(query.ping_s, asyncio.get_running_loop().time())
-        self._frames: asyncio.Queue[str | None] = asyncio.Queue(_MAX_WAITING_FRAMES)
+        self._frames: asyncio.Queue[str | Sent | None] = asyncio.Queue(_MAX_WAITING_FRAMES)
         self._downlink = Downlink(connection)
         self._stopping = asyncio.Event()
         self._ending = Ending(session.call_id, session.created_at)
@@ -133,7 +134,7 @@ class ClientSocket:
         if self._conversation.ended:
             raise Refused(409, "the call has ended")
         try:
-            self._frames.put_nowait(request.command.to_json())
+            self._frames.put_nowait(Sent.by_us(request.command, request.command_id))
         except asyncio.QueueFull:
             raise Refused(503, "too many commands are waiting") from None
         return Taken()
@@ -201,10 +202,17 @@ class ClientSocket:
         while True:
             frame = await self._frames.get()
             try:
-                effects = self._conversation.connected() if frame is None else self._conversation.text(frame)
-                await self._performer.try_all(effects)
+                await self._performer.try_all(self._effects_of(frame))
             finally:
                 self._frames.task_done()
+
+    def _effects_of(self, frame: str | Sent | None) -> list[Effect]:
+        match frame:
+            case None:
+                return self._conversation.connected()
+            case Sent():
+                return self._conversation.command(frame)
+        return self._conversation.text(frame)
 
     async def _deliver(self) -> None:
         clock, may_end_at = asyncio.get_running_loop().time, 0.0

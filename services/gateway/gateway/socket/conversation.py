@@ -7,9 +7,9 @@ takes the next: that is what keeps commands in their order of arrival.
 
 import json
 from enum import Enum, auto
-from typing import Any
 
 from dialbus.contracts.cause import reason_word
+from dialbus.contracts.commands import Accept, BadCommand, ClientCommand, Hangup, Invite
 from gateway.socket.effects import (
     NORMAL,
     TOO_BIG,
@@ -30,8 +30,8 @@ from gateway.socket.effects import (
     Send,
     Subscribe,
 )
-from gateway.socket.parsing import client_command, command_id_of
-from gateway.socket.uplink import DEFAULT_BYTES_PER_SECOND, Uplink
+from gateway.socket.parsing import Sent, client_command
+from gateway.socket.uplink import Uplink, bytes_per_second
 
 MAX_BINARY_BYTES = 64 << 10
 """Largest binary frame (protocol Q-22)."""
@@ -101,20 +101,26 @@ class Conversation:
         if self._state not in _OPEN_TO_CLIENT:
             return []
         try:
-            command = client_command(text)
-            command_id = command_id_of(command.json)
-        except ValueError as error:
+            return self.command(client_command(text))
+        except BadCommand as error:
             return [Report(str(error), 400)]
-        effects: list[Effect] = [Record(text)]
-        if self._uplink is not None and command.json["command"] == "invite":
-            self._uplink.expect(command.bytes_per_second or DEFAULT_BYTES_PER_SECOND)
-        elif self._uplink is None and command.subscribes and not self._subscribed:
-            self._subscribed = True
-            effects.append(Subscribe())
+
+    def command(self, sent: Sent) -> list[Effect]:
+        """A command of the client's, over the socket or from elsewhere."""
+        if self._state not in _OPEN_TO_CLIENT:
+            return []
+        effects: list[Effect] = [Record(sent.text)]
+        match sent.command:
+            case Invite(option=option) if self._uplink is not None:
+                self._uplink.expect(bytes_per_second(option.codec, option.sample_rate))
+            case Invite(option=option) | Accept(option=option) if self._uplink is None:
+                if option.subscribe and not self._subscribed:
+                    self._subscribed = True
+                    effects.append(Subscribe())
         if self._state is State.OWNED:
-            return [*effects, Forward(command.json, command_id)]
+            return [*effects, Forward(sent.command, sent.command_id)]
         self._state = State.OPENING
-        return [*effects, Open(command.json)]
+        return [*effects, Open(sent.command)]
 
     def binary(self, data: bytes) -> list[Effect]:
         """A binary frame: audio on `/call`, nothing at all on the other sockets (protocol section 1.2)."""
@@ -175,19 +181,18 @@ class Conversation:
                 return [Report(f"the worker that owns the call did not answer: {reason}", _NO_OWNER_CODE)]
         return [Report(reason, code)]
 
-    def _without_owner(self, command: dict[str, Any], why: str) -> list[Effect]:
+    def _without_owner(self, command: ClientCommand, why: str) -> list[Effect]:
         """What the first command of an idle session comes to that found no owner, as an owner would have told it."""
         match command:
-            case {"command": "invite"}:  # a local fault (section 2.1, O7)
-                option = command.get("option") or {}
-                end = End("failed", "system", option.get("caller"), option.get("callee"))
+            case Invite(option=option):  # a local fault (section 2.1, O7)
+                end = End("failed", "system", option.caller, option.callee)
                 return self._end(end, Report(why, _NO_OWNER_CODE, "invite"))
-            case {"command": "accept"}:  # section 2.3
+            case Accept():  # section 2.3
                 text = "no pending call"
                 return self._end(End("failed", "system"), Reject(text, 486), Report(text, _NO_OWNER_CODE, "accept"))
-            case {"command": "hangup"} if command.get("refer") is not True:
-                reason = reason_word(command.get("reason") or "bySystem")
-                return self._end(End(reason, command.get("initiator") or "system"))
+            case Hangup(refer=False):
+                reason = reason_word(command.reason or "bySystem")
+                return self._end(End(reason, command.initiator or "system"))
         return [Report(why, _NO_OWNER_CODE)]
 
     def _end(self, end: End, *told: Effect) -> list[Effect]:

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any
+
+from dialbus.contracts.commands import ClientCommand
 
 NORMAL, GOING_AWAY, TOO_BIG, INTERNAL_ERROR = 1000, 1001, 1009, 1011
 """Codes of Close frames (RFC 6455 section 7.4.1)."""
@@ -17,14 +18,14 @@ class Attach:
 class Open:
     """First command of an idle session: find it an owner; answer with `taken` or `not_taken`."""
 
-    command: dict[str, Any]
+    command: ClientCommand
 
 
 @dataclass(frozen=True, slots=True)
 class Forward:
     """A command for the owner; answer with `taken` or `not_taken`."""
 
-    command: dict[str, Any]
+    command: ClientCommand
     command_id: str | None
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from dialbus.contracts.commands import Invite, Pause, Tts
+from dialbus.contracts.options import CallOption
 from gateway.socket.conversation import Conversation
 from gateway.socket.effects import (
     Attach,
@@ -27,7 +29,9 @@ from gateway.socket.effects import (
     Subscribe,
 )
 from gateway.socket.keep_alive import KeepAlive
+from gateway.socket.parsing import Sent
 
+INVITE = Invite(option=CallOption(subscribe=True))
 TTS = '{"command":"tts","text":"hi"}'
 
 
@@ -47,24 +51,24 @@ def test_pending_call_is_attached_first_and_its_commands_go_to_the_owner() -> No
     conversation = pending()
     assert conversation.connected() == [Attach()]
     assert conversation.taken() == []
-    assert conversation.text(TTS) == [Record(TTS), Forward(json.loads(TTS), None)]
+    assert conversation.text(TTS) == [Record(TTS), Forward(Tts(text="hi"), None)]
     assert conversation.leave() == [Detach()]
 
 
 def test_first_command_of_an_idle_session_opens_it_and_the_second_is_forwarded() -> None:
     conversation = idle()
     assert conversation.connected() == []
-    assert conversation.text(TTS) == [Record(TTS), Open(json.loads(TTS))]
+    assert conversation.text(TTS) == [Record(TTS), Open(Tts(text="hi"))]
     conversation.taken()
     assert conversation.owned
-    assert conversation.text(TTS) == [Record(TTS), Forward(json.loads(TTS), None)]
+    assert conversation.text(TTS) == [Record(TTS), Forward(Tts(text="hi"), None)]
 
 
 def test_session_that_found_no_owner_tries_again_with_the_next_command() -> None:
     conversation = idle()
     _, sent = conversation.text(TTS)
     assert conversation.not_taken(sent, Refusal.NO_RESPONDER) == [Report("no sip-ua has room for the call", 503)]
-    assert conversation.text(TTS)[1] == Open(json.loads(TTS))
+    assert conversation.text(TTS)[1] == Open(Tts(text="hi"))
 
 
 NO_CALL = [Reject("no pending call", 486), Report("no pending call", 503, "accept"), End("failed", "system")]
@@ -114,7 +118,7 @@ def test_hangup_of_a_second_leg_that_nobody_has_leaves_the_session_alone() -> No
 def test_command_id_travels_with_the_command() -> None:
     conversation = pending()
     command = {"command": "pause", "commandId": "c-1"}
-    assert conversation.text(json.dumps(command))[1] == Forward(command, "c-1")
+    assert conversation.text(json.dumps(command))[1] == Forward(Pause(), "c-1")
 
 
 @pytest.mark.parametrize("command_id", [7, "", "x" * 129, ["a"]])
@@ -138,7 +142,7 @@ def test_what_is_no_command_is_reported_and_neither_recorded_nor_sent() -> None:
 def test_refused_command_is_reported_unless_the_call_is_over(
     why: Refusal, code: int, reason: str, expected: Report
 ) -> None:
-    sent = Forward({}, None)
+    sent = Forward(Pause(), None)
     assert pending().not_taken(sent, why, code=code, reason=reason) == [expected]
     assert pending().not_taken(sent, why, code=code, reason=reason, call_is_over=True) == []
 
@@ -146,7 +150,7 @@ def test_refused_command_is_reported_unless_the_call_is_over(
 def test_pending_call_without_its_owner_becomes_an_idle_session() -> None:
     conversation = pending()
     assert conversation.not_taken(Attach(), Refusal.NO_RESPONDER) == [Disown(), Report("the call is gone", 503)]
-    assert conversation.text(TTS)[1] == Open(json.loads(TTS))
+    assert conversation.text(TTS)[1] == Open(Tts(text="hi"))
 
 
 def test_idle_session_is_forgotten_and_an_owned_one_detached_once() -> None:
@@ -215,9 +219,9 @@ def test_the_invite_says_how_much_a_second_of_audio_is() -> None:
 def test_subscribe_is_asked_for_once_before_the_command_and_not_on_call() -> None:
     invite = '{"command":"invite","option":{"subscribe":true}}'
     conversation = idle()
-    assert conversation.text(invite) == [Record(invite), Subscribe(), Open(json.loads(invite))]
+    assert conversation.text(invite) == [Record(invite), Subscribe(), Open(INVITE)]
     conversation.taken()
-    assert conversation.text(invite) == [Record(invite), Forward(json.loads(invite), None)]
+    assert conversation.text(invite) == [Record(invite), Forward(INVITE, None)]
     assert Subscribe() not in with_audio().text(invite)
 
 
@@ -254,6 +258,14 @@ def test_late_ticks_do_not_bunch_up() -> None:
     keep_alive = KeepAlive(1, now=0.0)
     keep_alive.tick(10.0, 0, "t")
     assert keep_alive.deadline == 11.0
+
+
+def test_command_from_elsewhere_is_handled_as_if_the_client_had_sent_it() -> None:
+    sent = Sent.by_us(Tts(text="hi"), "c-1")
+    conversation = pending()
+    assert conversation.command(sent) == [Record(TTS), Forward(Tts(text="hi"), "c-1")]
+    conversation.leave()
+    assert conversation.command(sent) == []
 
 
 def test_status_line_says_where_the_conversation_stands() -> None:
