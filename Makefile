@@ -54,7 +54,7 @@ imports: $(READY)  ## The import rules
 
 check: lint types imports  ## lint, types, imports
 
-contracts: $(READY)  ## Write docs/schemas, docs/asyncapi.*.json, docs/subjects.md and docs/machines anew
+contracts: $(READY)  ## Write docs/schemas, docs/subjects.md, docs/machines and the AsyncAPI documents anew
 	$(BIN)/python scripts/contracts.py
 	$(BIN)/python scripts/machines.py
 

@@ -1,8 +1,6 @@
-"""Write docs/schemas, docs/asyncapi.*.json and docs/subjects.md from the contracts; `--check` only compares.
+"""Write docs/schemas, docs/subjects.md and the gateway's AsyncAPI documents from the contracts; `--check` only compares.
 
-The AsyncAPI documents are written once more, complete in themselves, into the gateway, which serves them.
-
-The contracts are declared once, in shared/dialbus/contracts; what stands in docs/ is never edited by hand.
+The contracts are declared once, in shared/dialbus/contracts; what stands there is never edited by hand.
 """
 
 import argparse
@@ -208,14 +206,18 @@ def _document(
 
 
 def bundled(document: dict[str, Any]) -> dict[str, Any]:
-    """A document that is complete in itself: the schemas that it refers to are among its components."""
+    """A document that is complete in itself: the schemas that it refers to are among its components, each once.
+
+    What events are made of has names of its own, since what is sent is described otherwise than what is taken.
+    """
     schemas: dict[str, Any] = {}
 
     def place(name: str, schema: dict[str, Any]) -> dict[str, str]:
-        parts = {part: f"{name}.{part}" for part in schema.get("$defs", {})}
-        for part, definition in schema.pop("$defs", {}).items():
-            schemas[parts[part]] = _renamed(definition, parts)
-        schemas[name] = _renamed(schema, parts)
+        definitions = schema.pop("$defs", {})
+        parts = {part: f"event.{part}" if name.startswith("event.") else part for part in definitions}
+        for key, definition in [*((parts[part], definitions[part]) for part in parts), (name, schema)]:
+            renamed = _renamed(definition, parts)
+            assert schemas.setdefault(key, renamed) == renamed, f"two schemas are called {key}"
         return {"$ref": f"#/components/schemas/{name}"}
 
     def walk(value: Any) -> Any:
@@ -274,14 +276,13 @@ def subjects() -> str:
 def files() -> dict[Path, str]:
     """Every generated file with its text."""
     texts: dict[Path, str] = {DOCS / "subjects.md": subjects()}
-    documents: dict[str, Any] = {"asyncapi.bus.json": bus_document(), "asyncapi.client.json": client_document()}
-    documents |= {f"schemas/bus/{kind.__name__}.json": schema(kind) for kind in contracts()}
+    documents: dict[str, Any] = {f"schemas/bus/{kind.__name__}.json": schema(kind) for kind in contracts()}
     documents |= {f"schemas/client/command.{name}.json": schema(kind) for name, kind in COMMANDS.items()}
     documents |= {f"schemas/client/event.{name}.json": schema(kind) for name, kind in EVENTS.items()}
     for name, document in documents.items():
         texts[DOCS / name] = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    for name in ("asyncapi.bus.json", "asyncapi.client.json"):  # as the gateway serves them
-        texts[SERVED / name] = json.dumps(bundled(documents[name]), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    for name, document in (("asyncapi.bus.json", bus_document()), ("asyncapi.client.json", client_document())):
+        texts[SERVED / name] = json.dumps(bundled(document), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     return texts
 
 
