@@ -75,7 +75,7 @@ class Plan:
 class Backoff:
     """Seconds to wait before a service is started again: 0.5 doubling to 30, from the start after a good minute."""
 
-    FIRST_S, MOST_S, GOOD_S = 0.5, 30.0, 60.0
+    FIRST_S, MAX_S, GOOD_S = 0.5, 30.0, 60.0
 
     def __init__(self) -> None:
         self._next_s = self.FIRST_S
@@ -86,7 +86,7 @@ class Backoff:
         if lived_s >= self.GOOD_S:
             self._next_s, self.failures = self.FIRST_S, 0
         self.failures += 1
-        delay, self._next_s = self._next_s, min(self._next_s * 2, self.MOST_S)
+        delay, self._next_s = self._next_s, min(self._next_s * 2, self.MAX_S)
         return delay
 
 
@@ -262,7 +262,7 @@ class Supervisor:
 
     async def _until_over(self, work: Coroutine[Any, Any, None]) -> None:
         """Do the work unless it is all over before."""
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(work, name="start")
         await asyncio.wait([task, self._over], return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             task.result()
@@ -358,7 +358,7 @@ class Supervisor:
 
     async def _all_ready(self, folder: Path) -> None:
         waiting = {
-            child.name: asyncio.create_task(self._one_ready(folder, service, child))
+            child.name: asyncio.create_task(self._one_ready(folder, service, child), name=f"ready {child.name}")
             for service in SERVICES
             for child in self._children[service]
         }
@@ -448,7 +448,11 @@ class Supervisor:
         return ua.graceful_shutdown_timeout if ua.graceful_shutdown and self._ready else 0.0
 
     async def _stop_group(self, children: list[Child], within_s: float, grace_s: float) -> None:
-        running = {child: asyncio.create_task(child.wait()) for child in children if child.pid is not None}
+        running = {
+            child: asyncio.create_task(child.wait(), name=f"end of {child.name}")
+            for child in children
+            if child.pid is not None
+        }
         if not running:
             return
         for child in running:
@@ -476,7 +480,7 @@ class Supervisor:
 
     async def _ended(self, everyone: asyncio.Future[Any], within_s: float, *events: asyncio.Event) -> None:
         """Wait until all have ended, one of the events or a third signal comes, or the time is over."""
-        waits = [asyncio.create_task(event.wait()) for event in (self._hurry, *events)]
+        waits = [asyncio.create_task(event.wait(), name="hurry") for event in (self._hurry, *events)]
         await asyncio.wait([everyone, *waits], timeout=max(0.0, within_s), return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()

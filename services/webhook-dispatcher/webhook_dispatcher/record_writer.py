@@ -45,7 +45,7 @@ _FINISH_S = 3.0
 _DUMP_ENDS_S = 3.0
 """How long the dump's last line is waited for: the gateway writes it while the record is on its way."""
 _LOOK_S = 0.1
-_MOST_REMEMBERED = 4096
+_MAX_REMEMBERED = 4096
 _NOT_CONFIGURABLE = frozenset({"content-type", "content-length", "transfer-encoding", "host"})
 """Headers that belong to the multipart body and the connection."""
 
@@ -108,7 +108,7 @@ class RecordWriter:
         else:
             await self._send(item)
         self._done[key] = None
-        while len(self._done) > _MOST_REMEMBERED:
+        while len(self._done) > _MAX_REMEMBERED:
             self._done.popitem(last=False)
 
     async def _write_here(self, item: WriteRecord, outcome: str) -> None:

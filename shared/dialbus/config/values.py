@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
-MOST_SECONDS = 86_400 * 366
-MOST_PATTERN_LENGTH = 256
+MAX_SECONDS = 86_400 * 366
+MAX_PATTERN_LENGTH = 256
 """Of a regular expression in the settings."""
 TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
@@ -81,8 +81,8 @@ def _header_lines(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
 def _pattern(value: Any) -> Any:
     if isinstance(value, re.Pattern):
         return value
-    if not isinstance(value, str) or len(value) > MOST_PATTERN_LENGTH:
-        raise ValueError(f"a regular expression of at most {MOST_PATTERN_LENGTH} characters")
+    if not isinstance(value, str) or len(value) > MAX_PATTERN_LENGTH:
+        raise ValueError(f"a regular expression of at most {MAX_PATTERN_LENGTH} characters")
     try:
         return re.compile(value)
     except (re.error, RecursionError, OverflowError) as error:
@@ -113,7 +113,7 @@ def _header_pairs(value: Any) -> Any:
     return list(value.items()) if isinstance(value, dict) else value
 
 
-Duration = Annotated[float, BeforeValidator(duration_s), Field(ge=0, le=MOST_SECONDS, allow_inf_nan=False)]
+Duration = Annotated[float, BeforeValidator(duration_s), Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
 Address = Annotated[HostPort, BeforeValidator(parse_host_port)]
 Ip = Annotated[str, AfterValidator(_ip)]
 PortNumber = Annotated[int, Field(ge=0, le=65535)]

@@ -9,7 +9,7 @@ from pydantic import AliasChoices, Field, TypeAdapter, ValidationError, model_va
 from dialbus.contracts.base import U32, ClientJson
 from dialbus.contracts.options import CallOption, RecorderOption, ReferOption, StringMap, SynthesisOption
 
-MOST_TEXT_BYTES = 65536
+MAX_TEXT_BYTES = 65536
 """What one `tts` may ask to be spoken; audio as base64 may fill the frame."""
 
 
@@ -61,8 +61,8 @@ class Tts(ClientJson):
 
     @model_validator(mode="after")
     def _speakable(self) -> "Tts":
-        if not self.base64 and len(self.text.encode(errors="replace")) > MOST_TEXT_BYTES:
-            raise ValueError(f"text: more than {MOST_TEXT_BYTES} bytes to speak in one command")
+        if not self.base64 and len(self.text.encode(errors="replace")) > MAX_TEXT_BYTES:
+            raise ValueError(f"text: more than {MAX_TEXT_BYTES} bytes to speak in one command")
         return self
 
 
@@ -120,7 +120,7 @@ class Message(ClientJson):
     """Send text to the remote party in the dialog (SIP MESSAGE); `text` is an old name of `body`."""
 
     command: Literal["message"] = "message"
-    body: Annotated[str, Field(max_length=MOST_TEXT_BYTES, validation_alias=AliasChoices("body", "text"))]
+    body: Annotated[str, Field(max_length=MAX_TEXT_BYTES, validation_alias=AliasChoices("body", "text"))]
     content_type: str | None = Field(default=None, max_length=256)
     headers: StringMap | None = None
     refer: bool = False

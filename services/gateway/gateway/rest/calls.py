@@ -100,7 +100,7 @@ class Calls:
         try:
             await self._bus.publish(seen)
         except BusError as error:
-            log.debug("command.not_shown", error=str(error)[:200])
+            log.debug("command.not_shown", call_id=call_id, error=str(error)[:200])
 
 
 def shown(command: dict[str, Any]) -> str:

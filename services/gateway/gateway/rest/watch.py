@@ -13,7 +13,7 @@ from dialbus import telemetry
 from dialbus.bus import Bus, BusError, StreamedEvent, Subscription
 from dialbus.contracts.session import CommandSeen, Session
 from dialbus.sessions import Sessions
-from dialbus.tasks import cancel_all
+from dialbus.tasks import TaskSet
 from gateway.rest.calls import shown
 
 log = telemetry.get_logger()
@@ -63,7 +63,9 @@ class Watch:
 
     async def frames(self) -> AsyncIterator[str]:
         """The body: frames of server-sent events until the call is over."""
-        tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._look())]
+        tasks = TaskSet()
+        tasks.start(self._follow(), name=f"events for a watcher of {self._session.call_id}")
+        tasks.start(self._look(), name=f"end for a watcher of {self._session.call_id}")
         try:
             yield ": watching\n\n"
             while not self._over:
@@ -78,7 +80,7 @@ class Watch:
                 self._characters = max(0, self._characters - len(frame))
                 self._read.set()
         finally:
-            await cancel_all(tasks)
+            await tasks.close()
             await self.close()
 
     async def close(self) -> None:

@@ -19,7 +19,7 @@ from dialbus.bus import Bus, Refused, Subscription
 from dialbus.contracts.base import Taken
 from dialbus.contracts.session import CallState, CallType, CommandSeen, Session, SocketCommand
 from dialbus.sessions import Sessions
-from dialbus.tasks import cancel_all
+from dialbus.tasks import TaskSet, cancel_all
 from gateway.socket.connection import CLOSE_S, Connection
 from gateway.socket.conversation import Conversation
 from gateway.socket.downlink import Downlink
@@ -100,8 +100,9 @@ class ClientSocket:
         await self._bus.flush()  # whoever sees the socket open may send to it from elsewhere
         await self._connection.accept()
         self._frames.put_nowait(None)  # stands for "connected", before any frame
+        tasks = TaskSet()
         loops = {
-            name: asyncio.create_task(loop, name=f"{name} {self._call_id}")
+            name: tasks.start(loop, name=f"{name} {self._call_id}")
             for name, loop in (
                 ("frames", self._read()),
                 ("commands", self._work()),
@@ -116,12 +117,12 @@ class ClientSocket:
                 ends = [task for name, task in loops.items() if name not in ("commands", "audio")]
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
                 await self._finish(loops)
-                await cancel_all(loops.values())
+                await tasks.close()
         finally:
             for subscription in subscriptions:
                 await subscription.drop()
             await self._performer.close()
-            await cancel_all(loops.values())
+            await tasks.close()
 
     async def _listen(self, *, dumping: bool) -> list[Subscription]:
         subscriptions = [await self._bus.serve(SocketCommand, self._from_elsewhere, call_id=self._call_id)]
@@ -157,7 +158,7 @@ class ClientSocket:
             await self._connection.close(NORMAL)
             return
         if events.done():
-            log.error("socket.failed", exc_info=events.exception())
+            log.error("socket.failed")  # why was logged when the task ended
             await self._connection.close(INTERNAL_ERROR)
         elif loops["keep-alive"].done():
             log.info("socket.silent")
