@@ -1,4 +1,4 @@
-"""Write docs/schemas, docs/subjects.md and the gateway's AsyncAPI documents from the contracts; `--check` only compares.
+"""Write docs/schemas, docs/subjects.md and the served AsyncAPI documents from the contracts; `--check` only compares.
 
 The contracts are declared once, in shared/dialbus/contracts; what stands there is never edited by hand.
 """
