@@ -15,7 +15,7 @@ import dialbus.contracts
 from dialbus.contracts import commands, media, options, records, session, speech, trace
 from dialbus.contracts.audio import AudioFrame, audio_subject
 from dialbus.contracts.base import Contract, Refusal, Taken, from_token, token
-from dialbus.contracts.commands import BadCommand, Hangup, Invite, parse_command
+from dialbus.contracts.commands import BadCommand, Hangup, Invite, command_from, load_json
 from dialbus.contracts.events import CLIENT_EVENT, EVENTS, AsrFinal, Hold, TrackEnd, event_subject
 from dialbus.contracts.options import CallOption, masked
 
@@ -204,10 +204,12 @@ def test_audio_round_trip_and_faults() -> None:
 
 
 def test_nulls_are_absent_and_numbers_may_be_strings_at_every_depth() -> None:
-    command = parse_command(
-        '{"command":"invite","callType":"sip","option":{"callee":"sip:a@b","caller":null,"vad":{"silencePadding":"300",'
-        '"voiceThreshold":null,"speechPadding":null},"asr":{"provider":null,"sampleRate":"8000","model":"base"},'
-        '"handshakeTimeout":"30s","denoise":null}}'
+    command = command_from(
+        load_json(
+            '{"command":"invite","callType":"sip","option":{"callee":"sip:a@b","caller":null,"vad":{"silencePadding":"300",'
+            '"voiceThreshold":null,"speechPadding":null},"asr":{"provider":null,"sampleRate":"8000","model":"base"},'
+            '"handshakeTimeout":"30s","denoise":null}}'
+        )
     )
     assert isinstance(command, Invite)
     assert command.option.vad is not None
@@ -242,7 +244,7 @@ def test_nulls_are_absent_and_numbers_may_be_strings_at_every_depth() -> None:
 )
 def test_bad_commands_say_what_is_wrong(text: str, why: str) -> None:
     with pytest.raises(BadCommand) as caught:
-        parse_command(text)
+        command_from(load_json(text))
     assert why in str(caught.value)
     assert len(str(caught.value)) < 300
 
@@ -252,7 +254,7 @@ def test_bad_commands_say_what_is_wrong(text: str, why: str) -> None:
 )
 def test_any_text_is_a_command_or_a_bad_command(text: str) -> None:
     with contextlib.suppress(BadCommand):
-        parse_command(text)
+        command_from(load_json(text))
 
 
 def test_camel_and_snake_case_of_the_sip_option_are_both_known() -> None:
@@ -263,7 +265,7 @@ def test_camel_and_snake_case_of_the_sip_option_are_both_known() -> None:
 
 
 def test_hangup_needs_nothing() -> None:
-    assert parse_command('{"command":"hangup"}') == Hangup()
+    assert command_from(load_json('{"command":"hangup"}')) == Hangup()
 
 
 def test_secrets_are_masked_at_every_depth() -> None:

@@ -131,11 +131,6 @@ class WhisperTranscriber:
     def multilingual(self) -> bool:
         return bool(self._whisper.is_multilingual)
 
-    @property
-    def languages(self) -> frozenset[str]:
-        """Codes of the languages the model knows."""
-        return frozenset(self._prompts)
-
     def check_language(self, language: str | None) -> str | None:
         """As `Transcriber.check_language`; an English-only model takes None for English."""
         if not language or language.lower() == "auto":

@@ -221,14 +221,6 @@ class BadCommand(ValueError):
     """Text from a client that is no command; `str()` says why in words for the `error` event."""
 
 
-def parse_command(text: str) -> ClientCommand:
-    """The command in a text frame.
-
-    Raises BadCommand for malformed JSON, a missing or unknown `command`, a missing required field or a wrong type.
-    """
-    return command_from(load_json(text))
-
-
 def load_json(text: str) -> Any:
     """The JSON value of a text, numbers finite as JSON has them. Raises BadCommand."""
     try:
@@ -249,7 +241,10 @@ def _finite(text: str) -> float:
 
 
 def command_from(data: Any) -> ClientCommand:
-    """The command in parsed JSON; raises BadCommand like `parse_command`."""
+    """The command in parsed JSON.
+
+    Raises BadCommand for a missing or unknown `command`, a missing required field or a wrong type.
+    """
     if not isinstance(data, dict):
         raise BadCommand("a command is a JSON object")
     name = data.get("command")
