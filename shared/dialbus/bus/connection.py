@@ -67,6 +67,10 @@ class Connection:
         self.instance = instance
         self.tracer = Tracer(service, instance, self._send_trace if self._trace is not None else None)
 
+    def __repr__(self) -> str:
+        state = "connected" if self.connected else "away"
+        return f"<{type(self).__name__} {self.service}/{self.instance} {state}>"
+
     @classmethod
     @asynccontextmanager
     async def connect(
