@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dialbus import telemetry
+from dialbus.audio import FRAME_S
 from dialbus.bus import Bus
 from dialbus.config import Config
 from dialbus.contracts.commands import Play
@@ -41,7 +42,7 @@ from media.worker.engine import Engine
 ROOT = Path(__file__).resolve().parents[2]
 LEGS = 50
 TICKS = 250
-TICK_S = 0.02
+
 PACKET_BYTES = 172
 PHONE = ("192.0.2.7", 4000)
 
@@ -146,7 +147,7 @@ async def measure(rounds: int) -> list[float]:
     for round_number in range(rounds + 1):  # the first one warms up
         spent = 0.0
         for _ in range(TICKS):
-            sequence, now = sequence + 1, now + TICK_S
+            sequence, now = sequence + 1, now + FRAME_S
             header = struct.pack("!BBHII", 0x80, 0, sequence & 0xFFFF, sequence * 160 & 0xFFFFFFFF, 77)
             for line in lines:
                 line.packet = header + bytes([sequence & 0x7F]) * 160
@@ -155,7 +156,7 @@ async def measure(rounds: int) -> list[float]:
             spent += time.process_time() - began
             await asyncio.sleep(0)
         if round_number:
-            results.append(spent * 1000 / (LEGS * TICKS * TICK_S))
+            results.append(spent * 1000 / (LEGS * TICKS * FRAME_S))
     assert all(line.sent == sequence for line in lines)
     return results
 

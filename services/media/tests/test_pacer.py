@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from media.worker.pacer import MAX_AT_ONCE, TICK_S, Due, Pacer, Schedule
+from dialbus.audio import FRAME_S
+from media.worker.pacer import MAX_AT_ONCE, Due, Pacer, Schedule
 
 
 def test_ticks_in_time_follow_one_another_without_drift() -> None:
@@ -15,7 +16,7 @@ def test_ticks_in_time_follow_one_another_without_drift() -> None:
     moments = [schedule.due(schedule.deadline + 0.003).ticks[0] for _ in range(5000)]
 
     assert moments[0] == 10.0
-    assert moments[-1] == pytest.approx(10.0 + 4999 * TICK_S, abs=1e-9)
+    assert moments[-1] == pytest.approx(10.0 + 4999 * FRAME_S, abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,7 @@ def test_a_late_wake_up_makes_up_for_a_few_ticks_and_skips_the_rest(late_s: floa
     due = schedule.due(5.0 + late_s)
 
     assert (len(due.ticks), due.skipped) == (ticks, skipped)
-    assert schedule.deadline == pytest.approx(5.0 + (ticks + skipped) * TICK_S)
+    assert schedule.deadline == pytest.approx(5.0 + (ticks + skipped) * FRAME_S)
     assert due.ticks[-1] <= 5.0 + late_s + 1e-6
 
 
@@ -47,7 +48,7 @@ def test_every_tick_is_made_once_or_skipped(delays: list[float]) -> None:
         last = due.ticks[-1]
         made, skipped = made + len(due.ticks), skipped + due.skipped
 
-    assert schedule.deadline == pytest.approx((made + skipped) * TICK_S)
+    assert schedule.deadline == pytest.approx((made + skipped) * FRAME_S)
 
 
 async def test_the_pacer_ticks_until_it_is_stopped() -> None:

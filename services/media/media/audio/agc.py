@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Pcm = NDArray[np.int16]
+from dialbus.audio import Pcm
 
 _FULL_SCALE = 32768.0
 _SILENT_DBFS = -90.0

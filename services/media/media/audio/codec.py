@@ -7,11 +7,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dialbus.audio import Pcm, frame_samples
 from media.audio import g711
 from media.audio.g722 import G722Decoder, G722Encoder
 from media.audio.opus import OpusDecoder, OpusEncoder
 
-Pcm = NDArray[np.int16]
 Octets = NDArray[np.uint8]
 
 
@@ -42,7 +42,7 @@ class CodecFormat:
     @property
     def frame_units(self) -> int:
         """20 ms of the RTP clock."""
-        return self.clock_rate_hz // 50
+        return frame_samples(self.clock_rate_hz)
 
 
 class Codec(Protocol):

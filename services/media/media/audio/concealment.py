@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-Pcm = NDArray[np.int16]
+from dialbus.audio import Pcm
 
 _FADE_SECONDS = 0.06
 _OVERLAP_SECONDS = 0.004

@@ -2,13 +2,10 @@
 
 from typing import Protocol
 
-import numpy as np
 import pywebrtc_audio
-from numpy.typing import NDArray
 
+from dialbus.audio import Pcm
 from media.audio.resample import live_resampler
-
-Pcm = NDArray[np.int16]
 
 _ENGINE_RATE_HZ = 16000
 _BLOCK = _ENGINE_RATE_HZ // 100  # the engine works on 10 ms

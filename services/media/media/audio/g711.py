@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-Pcm = NDArray[np.int16]
+from dialbus.audio import Pcm
+
 Octets = NDArray[np.uint8]
 
 _MU_BIAS = 33  # of 14-bit magnitudes: makes every segment start at a power of two

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-Pcm = NDArray[np.int16]
+from dialbus.audio import Pcm
 
 
 def mix(frames: NDArray[np.int16]) -> Pcm:

@@ -11,14 +11,12 @@ from typing import Literal, cast
 import av
 import numpy as np
 from av.audio.codeccontext import AudioCodecContext
-from numpy.typing import NDArray
 
+from dialbus.audio import Pcm, frame_samples
 from media.audio.resample import DecimatorBy3
 
-Pcm = NDArray[np.int16]
-
 SAMPLE_RATE_HZ = 16000
-FRAME_SAMPLES = SAMPLE_RATE_HZ // 50
+FRAME_SAMPLES = frame_samples(SAMPLE_RATE_HZ)
 
 _BIT_RATE = 24000  # where listeners no longer tell wideband speech from the original (RFC 7587 §3.1.1: 16 to 20 and up)
 _OPTIONS = {

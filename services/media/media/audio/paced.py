@@ -8,11 +8,9 @@ that was no pause, since more came soon, makes it hold more. What comes faster t
 import math
 
 import numpy as np
-import numpy.typing as npt
 
+from dialbus.audio import Pcm
 from media.audio.resample import live_resampler
-
-Pcm = npt.NDArray[np.int16]
 
 HOLD_TICKS, MAX_HOLD_TICKS = 3, 10
 TICKS_PER_SECOND = 50

@@ -16,9 +16,9 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from dialbus.audio import Pcm
 from dialbus.filenames import component, file_safe
 
-Pcm = NDArray[np.int16]
 StereoPcm = NDArray[np.int16]
 """int16[n, 2], left then right."""
 

@@ -7,7 +7,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-Pcm = NDArray[np.int16]
+from dialbus.audio import Pcm
 
 # 31 taps hold audio back by 15 samples at 16 kHz, 0.94 ms, where soxr's streams hold back 47 ms; Kaiser's beta 3.4
 # puts the stop band (from 4.6 kHz, mirrored: 3.4 kHz) 40 dB down. Every other tap of a half-band filter is zero, so

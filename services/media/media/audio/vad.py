@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-Pcm = npt.NDArray[np.int16]
+from dialbus.audio import Pcm
 
 _STATE_SIZE = 128
 _BUFFERED_WINDOWS = 4

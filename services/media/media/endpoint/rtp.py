@@ -11,8 +11,8 @@ from ipaddress import ip_address
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from dialbus.audio import FRAMES_PER_SECOND, Pcm, frame_samples
 from dialbus.contracts.media import RemoteMedia
 from media.audio.codec import Codec, OpusCodec, make_codec
 from media.rtp import packet as rtp
@@ -22,9 +22,7 @@ from media.rtp.jitter import IDLE, MISSING, JitterBuffer, JitterStatistics, NoAu
 from media.rtp.opus import packet_units
 from media.rtp.source import Address, Source, Verdict
 
-Pcm = npt.NDArray[np.int16]
-
-FRAME_UNITS = 160
+FRAME_UNITS = frame_samples(8000)
 """20 ms of G.711 or G.722: units of the RTP clock, and octets."""
 
 _LARGEST_DATAGRAM = 2048
@@ -35,7 +33,6 @@ _SILENCE = {"pcmu": b"\xff" * FRAME_UNITS, "pcma": b"\xd5" * FRAME_UNITS}
 """20 ms in each of the G.711 laws; a codec with a memory has to encode it."""
 
 
-_FRAMES_PER_SECOND = 50
 _MAX_DIGITS = 32
 _PAUSE_PACKETS = 3  # of audio between two digits: 60 ms, so that the same digit again is another press to everybody
 
@@ -219,7 +216,7 @@ class RtpEndpoint:
         self._frame_units = FRAME_UNITS
         self._decoded: Pcm = np.zeros(0, np.int16)
         """Opus: what a packet held beyond the last 20 ms."""
-        self._event_hz = FRAME_UNITS * _FRAMES_PER_SECOND
+        self._event_hz = FRAME_UNITS * FRAMES_PER_SECOND
         self._dtmf = DtmfReceiver(self._event_hz)
         self._stream = rtp.RtpStream(ssrc=ssrc, sequence=sequence, timestamp=timestamp, payload_type=0)
         self._remote: RemoteMedia | None = None
@@ -301,7 +298,7 @@ class RtpEndpoint:
             self._jitter = PacketJitterBuffer(packet_units, clock_rate_hz=clock_rate_hz) if opus else JitterBuffer()
             self._decoded = np.zeros(0, np.int16)
             self._reported = (0, 0)
-        event_hz = remote.telephone_event_hz or self._frame_units * _FRAMES_PER_SECOND
+        event_hz = remote.telephone_event_hz or self._frame_units * FRAMES_PER_SECOND
         if event_hz != self._event_hz:
             self._event_hz = event_hz
             self._dtmf = DtmfReceiver(event_hz)
@@ -339,7 +336,7 @@ class RtpEndpoint:
 
     def _next_opus(self, codec: OpusCodec, now: float) -> Pcm | NoAudio:
         """20 ms out of packets that last as long as their sender likes; what is lost is concealed by the decoder."""
-        samples = codec.format.sample_rate_hz // _FRAMES_PER_SECOND
+        samples = frame_samples(codec.format.sample_rate_hz)
         decoded = self._decoded
         while len(decoded) < samples:
             packet = self._jitter.get(now)
@@ -421,7 +418,7 @@ class RtpEndpoint:
         assert self._codec is not None
         constant = _SILENCE.get(self._codec.format.name)
         if constant is None:
-            samples = self._codec.format.sample_rate_hz // _FRAMES_PER_SECOND
+            samples = frame_samples(self._codec.format.sample_rate_hz)
             constant = self._codec.encode(np.zeros(samples, np.int16))
         self.send(constant)
 

@@ -11,10 +11,11 @@ from dataclasses import replace
 import numpy as np
 
 from dialbus import telemetry
+from dialbus.audio import Pcm, frame_samples
 from dialbus.bus import Bus, Subscription
 from dialbus.contracts.audio import FROM_CLIENT, TO_CLIENT
 from dialbus.contracts.media import RemoteMedia
-from media.audio.codec import Codec, CodecFormat, Pcm, UnknownCodecError, make_codec
+from media.audio.codec import Codec, CodecFormat, UnknownCodecError, make_codec
 from media.audio.paced import PacedBytes, PacedPcm
 from media.audio.resample import live_resampler
 from media.mix.live import LiveSender
@@ -26,9 +27,9 @@ PCM = CodecFormat("pcm", "L16", 0, 16000, 16000)
 """Never in SDP; the payload type means nothing."""
 MAX_WAITING_BYTES = 9_600_000
 """Audio that came faster than it sounds; a client may send a whole file at once. Five minutes of pcm at 16 kHz."""
-_FRAME_SAMPLES = PCM.sample_rate_hz // 50
-_FRAME_OCTETS = 160  # 20 ms of each of the others
-_OCTETS_PER_SECOND = 8000
+_FRAME_SAMPLES = frame_samples(PCM.sample_rate_hz)
+_OCTETS_PER_SECOND = 8000  # of each of the others
+_FRAME_OCTETS = frame_samples(_OCTETS_PER_SECOND)
 _STATISTICS = replace(JitterBuffer().statistics(), target_delay=0.06)
 """A socket loses nothing; the delay is what `audio.paced` holds back."""
 

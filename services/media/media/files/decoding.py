@@ -18,9 +18,9 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.error import FFmpegError
 
+from dialbus.audio import Pcm
 from media.files import wav
 
-Pcm = npt.NDArray[np.int16]
 Kind = Literal["wav", "mp3", "ogg"]
 
 LONGEST_S = 3600

@@ -7,17 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import numpy as np
-import numpy.typing as npt
-
 from dialbus import telemetry
+from dialbus.audio import Pcm
 from dialbus.config import Config
 from media.files import decoding as files
 from media.files import url_cache
 from media.files.fetch import Fetched, Fetcher, FetchError, masked
 from media.files.url_cache import UrlCache
-
-Pcm = npt.NDArray[np.int16]
 
 log = telemetry.get_logger()
 

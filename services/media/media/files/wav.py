@@ -4,11 +4,9 @@ import struct
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from dialbus.audio import Pcm
 from media.audio import g711
-
-Pcm = npt.NDArray[np.int16]
 
 _EXTENSIBLE = 0xFFFE
 _RATES_HZ = range(4000, 192001)

@@ -7,15 +7,13 @@ recognition gets.
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from dialbus.audio import Pcm
 from media.audio.agc import GainControl, GainOptions
 from media.audio.denoise import Denoiser, NoiseSuppressor
 from media.audio.vad import SpeechDetector
 from media.turn.endpointing import Endpointing, EndpointingOptions, SilenceTimeout, SpeechStarted, SpeechStopped
 from media.turn.utterance import UtteranceAudio, UtteranceCutter, UtteranceEffect, UtteranceEnded, UtteranceStarted
-
-Pcm = npt.NDArray[np.int16]
 
 _SPEECH = 0.5
 """Probability from which the gain control takes a window for speech."""

@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dialbus import telemetry
+from dialbus.audio import Pcm
 from media.audio.recorder import StereoRecorder, WavWriter
-
-Pcm = npt.NDArray[np.int16]
 
 log = telemetry.get_logger()
 

@@ -4,16 +4,12 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-import numpy as np
-import numpy.typing as npt
-
 from dialbus import telemetry
+from dialbus.audio import Pcm
 from dialbus.bus import Bus, BusError
 from dialbus.contracts.audio import BRIDGE, TO_CLIENT, AudioFrame
 from dialbus.tasks import cancel_all
 from media.audio.resample import live_resampler
-
-Pcm = npt.NDArray[np.int16]
 
 log = telemetry.get_logger()
 

@@ -10,19 +10,16 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-import numpy as np
-import numpy.typing as npt
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from dialbus import telemetry
+from dialbus.audio import FRAME_S, Pcm, frame_samples
 from dialbus.contracts.options import MediaPassOption
 from dialbus.tasks import cancel_all
 from media.audio.paced import PacedPcm
 from media.audio.resample import LiveResampler, live_resampler
 from media.files.fetch import Fetcher, FetchError, masked
-
-Pcm = npt.NDArray[np.int16]
 
 log = telemetry.get_logger()
 
@@ -31,7 +28,6 @@ MAX_AHEAD_S = 30.0
 _MAX_KEPT_S = 120.0  # beyond any one message on top of that
 _MAX_BEHIND_S = 2.0
 _GOODBYE_S = 0.5
-_TICKS_PER_SECOND = 50
 _SAMPLE_BYTES = 2
 
 
@@ -108,9 +104,9 @@ class MediaPass:
             self._input = PacedPcm(self._option.input_sample_rate, rate_hz, _MAX_KEPT_S)
         if self._input.seconds < MAX_AHEAD_S:
             self._can_read.set()
-        if self._input.seconds * _TICKS_PER_SECOND < 1:
+        if self._input.seconds < FRAME_S:
             self._drained.set()
-        return self._input.take(rate_hz // _TICKS_PER_SECOND)
+        return self._input.take(frame_samples(rate_hz))
 
     # -- the connection ---------------------------------------------------------------------------
 

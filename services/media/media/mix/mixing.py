@@ -9,14 +9,11 @@ from collections.abc import Container
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from dialbus.audio import Pcm, frame_samples
 from media.audio.mixer import Gain, mix
 from media.audio.resample import LiveResampler, live_resampler
 
-Pcm = npt.NDArray[np.int16]
-
-_FRAMES_PER_SECOND = 50
 _SPEECH_PEAK = 800  # of 32768: live audio this loud (-32 dBFS) makes the ambiance step back, the hiss of a line doesn't
 
 
@@ -57,7 +54,7 @@ class RemotePartySource:
             return pcm
         self._tail = pcm is not None
         if pcm is None:
-            pcm = np.zeros(self._other.rate_hz // _FRAMES_PER_SECOND, np.int16)
+            pcm = np.zeros(frame_samples(self._other.rate_hz), np.int16)
         if self._resampler is None:
             self._resampler = live_resampler(self._other.rate_hz, rate_hz)
         return self._resampler.process(pcm)
@@ -85,7 +82,7 @@ class BridgedPartySource:
 
     def put(self, rate_hz: int, pcm: Pcm) -> None:
         """What came, in pieces of any length; cut into frames of 20 ms, a piece too short for one is ignored."""
-        size = rate_hz // _FRAMES_PER_SECOND
+        size = frame_samples(rate_hz)
         for start in range(0, len(pcm) - size + 1, size):
             self._waiting.append((rate_hz, pcm[start : start + size]))
         if len(self._waiting) > self.MAX_FRAMES:
@@ -165,7 +162,7 @@ class Mix:
                 heard.append(frame)
         if self.ambiance is not None:
             duck = any(frame is playback or _is_loud(frame) for frame in heard)
-            frame = self.ambiance.next_frame(rate_hz // _FRAMES_PER_SECOND, duck=duck)
+            frame = self.ambiance.next_frame(frame_samples(rate_hz), duck=duck)
             if self._server_track not in muted:
                 heard.append(frame)
         if len(heard) <= 1:

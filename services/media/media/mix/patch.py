@@ -3,15 +3,13 @@
 import asyncio
 
 import numpy as np
-import numpy.typing as npt
 
+from dialbus.audio import Pcm
 from dialbus.bus import Bus, Refused, Subscription
 from dialbus.contracts.audio import BRIDGE, AudioFrame
 from dialbus.contracts.media import MOST_BRIDGES
 from media.mix.live import BridgeFeed
 from media.mix.mixing import BridgedPartySource, Mix
-
-Pcm = npt.NDArray[np.int16]
 
 _RATES_HZ = (8000, 16000)
 

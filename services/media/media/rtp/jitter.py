@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple
 
+from dialbus.audio import FRAME_S
 from media.rtp.packet import RtpPacket, sequence_delta, timestamp_delta
 
 _MAX_PACKETS = 128
@@ -120,7 +121,7 @@ class JitterBuffer:
         self,
         *,
         clock_rate_hz: int = 8000,
-        frame_seconds: float = 0.02,
+        frame_seconds: float = FRAME_S,
         min_delay: float = 0.04,
         max_delay: float = 0.2,
     ) -> None:

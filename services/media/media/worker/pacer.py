@@ -6,7 +6,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-TICK_S = 0.02
+from dialbus.audio import FRAME_S
+
 MAX_AT_ONCE = 4
 """Ticks made up for in a row after a delay: what a phone's jitter buffer takes; the rest are skipped."""
 
@@ -24,7 +25,7 @@ class Due:
 class Schedule:
     """Which ticks are due when; sans-IO."""
 
-    def __init__(self, start: float, period_s: float = TICK_S, max_at_once: int = MAX_AT_ONCE) -> None:
+    def __init__(self, start: float, period_s: float = FRAME_S, max_at_once: int = MAX_AT_ONCE) -> None:
         self._start = start
         self._period_s = period_s
         self._max_at_once = max_at_once
@@ -51,7 +52,7 @@ class Pacer:
         self._tick = tick
         self._skip = skip
         self._loop = asyncio.get_running_loop()
-        self._schedule = Schedule(self._loop.time() + TICK_S)
+        self._schedule = Schedule(self._loop.time() + FRAME_S)
         self._handle: asyncio.TimerHandle | None = None
         self.late = 0
         """Ticks that came more than half a period late."""
@@ -68,7 +69,7 @@ class Pacer:
 
     def _wake(self) -> None:
         now = self._loop.time()
-        if now - self._schedule.deadline > TICK_S / 2:
+        if now - self._schedule.deadline > FRAME_S / 2:
             self.late += 1
         due = self._schedule.due(now)
         self._handle = self._loop.call_at(self._schedule.deadline, self._wake)
