@@ -231,5 +231,9 @@ class LegOptions:
             self._events.option_error("recorder", 400, str(error))
             return
         self._recording = Recording(
-            path, option.samplerate, option.ptime, lambda reason: self._events.option_error("recorder", 500, reason)
+            self._allocation.call_id,
+            path,
+            option.samplerate,
+            option.ptime,
+            lambda reason: self._events.option_error("recorder", 500, reason),
         )

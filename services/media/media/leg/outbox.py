@@ -18,6 +18,7 @@ class Outbox:
     def __init__(self, bus: Bus, call_id: str) -> None:
         self._bus = bus
         self._call_id = call_id
+        self._log = log.bind(call_id=call_id)
         self._queue: asyncio.Queue[Event | Action] = asyncio.Queue()
         self._task = asyncio.create_task(self._run(), name=f"outbox {call_id}")
 
@@ -37,7 +38,7 @@ class Outbox:
             stored.set()
 
         self.then(reached)
-        waiting = asyncio.ensure_future(stored.wait())
+        waiting = asyncio.create_task(stored.wait(), name=f"flush {self._call_id}")
         await asyncio.wait({waiting, self._task}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
 
@@ -47,7 +48,7 @@ class Outbox:
             async with asyncio.timeout(timeout_s):
                 await self._queue.join()
         except TimeoutError:
-            log.error("outbox.events_lost", events=self._queue.qsize())
+            self._log.error("outbox.events_lost", events=self._queue.qsize())
         self._task.cancel()
 
     async def _run(self) -> None:
@@ -59,8 +60,8 @@ class Outbox:
                 else:
                     await item()
             except BusError as error:
-                log.error("outbox.event_lost", error=str(error))
+                self._log.error("outbox.event_lost", error=str(error))
             except Exception:  # the boundary: one bad event never stops those behind it
-                log.exception("outbox.failed")
+                self._log.exception("outbox.failed")
             finally:
                 self._queue.task_done()

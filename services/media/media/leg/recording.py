@@ -19,8 +19,9 @@ _MAX_BLOCKS = 256  # a disk that hangs for longer than this many write intervals
 class Recording:
     """Left the remote party, right what the server sends, from `start` until `close`."""
 
-    def __init__(self, path: Path, rate_hz: int, interval_ms: int, failed: Callable[[str], None]) -> None:
+    def __init__(self, call_id: str, path: Path, rate_hz: int, interval_ms: int, failed: Callable[[str], None]) -> None:
         """`rate_hz` is the file's; `failed` is called once, with the reason, when it can't be written."""
+        self._log = log.bind(call_id=call_id, path=str(path))
         self.path = path
         self._rate_hz = rate_hz
         self._interval_ms = interval_ms
@@ -69,7 +70,7 @@ class Recording:
             self._fail(str(error))
             return
         self._writer = writer
-        log.info("recording.started", path=str(self.path))
+        self._log.info("recording.started")
         try:
             while (block := await self._blocks.get()) is not None:
                 await asyncio.to_thread(writer.append, block)
@@ -80,12 +81,12 @@ class Recording:
                 await asyncio.to_thread(writer.close)
             except OSError as error:
                 self._fail(str(error))
-        log.info("recording.closed", path=str(self.path), seconds=round(writer.duration_seconds, 2))
+        self._log.info("recording.closed", seconds=round(writer.duration_seconds, 2))
 
     def _fail(self, reason: str) -> None:
         failed, self._failed = self._failed, _nothing
         self._recorder = None
-        log.error("recording.failed", path=str(self.path), reason=reason)
+        self._log.error("recording.failed", reason=reason)
         failed(reason)
 
 

@@ -48,7 +48,9 @@ class LiveSender:
                 try:
                     await self._waiting.popleft()()
                 except BusError as error:
-                    log.debug("live.not_sent", error=str(error))
+                    log.debug("live.not_sent", audio=self._name, error=str(error))
+                except Exception:  # the boundary: one bad frame never ends those behind it
+                    log.exception("live.failed", audio=self._name)
 
 
 class BridgeFeed:

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from dialbus import telemetry
 from dialbus.audio import FRAME_S, Pcm, frame_samples
 from dialbus.contracts.options import MediaPassOption
-from dialbus.tasks import cancel_all
+from dialbus.tasks import TaskSet
 from media.audio.paced import PacedPcm
 from media.audio.resample import LiveResampler, live_resampler
 from media.files.fetch import Fetcher, FetchError, masked
@@ -55,7 +55,7 @@ class MediaPass:
         self._settled = asyncio.Event()
         self._started_at: float | None = None
         self._over = False
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = TaskSet(self._break_off)
         self._connection: ClientConnection | None = None
         self._input: PacedPcm | None = None  # from the first tick on, which knows the rate
         self._can_read = asyncio.Event()
@@ -65,7 +65,7 @@ class MediaPass:
 
     def open(self) -> None:
         """Begin to connect."""
-        self._tasks.append(self._loop.create_task(self._run(), name=f"media pass {masked(self._option.url)}"))
+        self._tasks.start(self._run(), name=f"media pass {masked(self._option.url)}")
 
     async def settled(self, limit_s: float) -> None:
         """Wait until it is connected or has failed, at most for so long."""
@@ -78,7 +78,7 @@ class MediaPass:
     async def close(self) -> None:
         """End it; `ended` has been called when the first await is reached."""
         self._end()
-        await cancel_all(self._tasks)
+        await self._tasks.close()
         if self._connection is not None:
             try:
                 async with asyncio.timeout(_GOODBYE_S):
@@ -122,8 +122,7 @@ class MediaPass:
         self._started_at = self._loop.time()
         self._started()
         self._settled.set()
-        sender = self._loop.create_task(self._send(connection), name="media pass sender")
-        self._tasks.append(sender)
+        sender = self._tasks.start(self._send(connection), name="media pass sender")
         with suppress(ConnectionClosed):
             await self._read(connection)
         sender.cancel()
@@ -132,10 +131,8 @@ class MediaPass:
         self._end()
 
     async def _read(self, connection: ClientConnection) -> None:
-        gone = self._loop.create_task(connection.wait_closed(), name="media pass goodbye")
-        self._tasks.append(gone)
-        able = self._loop.create_task(_wait(self._can_read), name="media pass begin")
-        self._tasks.append(able)
+        gone = self._tasks.start(connection.wait_closed(), name="media pass goodbye")
+        able = self._tasks.start(_wait(self._can_read), name="media pass begin")
         await asyncio.wait([gone, able], return_when=asyncio.FIRST_COMPLETED)
         if self._input is None:
             return  # it left before there was any audio
@@ -158,6 +155,13 @@ class MediaPass:
                     await connection.send(self._output.ready.popleft())
                 except ConnectionClosed:
                     return
+
+    def _break_off(self, _task: str, error: Exception) -> None:
+        """A task failed unforeseen, which is logged already: the pass can't go on."""
+        if self._started_at is None and not self._settled.is_set():
+            self._failed(500, f"{type(error).__name__} while it was opened")
+        self._settled.set()
+        self._end()
 
     def _end(self) -> None:
         if self._over:

@@ -117,7 +117,7 @@ class Recognition:
         self._all_final.clear()
         while len(self._unfinished) > _MAX_UNFINISHED:
             oldest = next(iter(self._unfinished))
-            log.warning("recognition.utterance_dropped", index=oldest)
+            log.warning("recognition.utterance_dropped", call_id=self._call_id, index=oldest)
             del self._unfinished[oldest]
 
     def audio(self, index: int, pcm: Pcm) -> None:

@@ -18,6 +18,7 @@ from aioice.candidate import candidate_foundation, candidate_priority
 from aioice.stun import TransactionError
 
 from dialbus import telemetry
+from dialbus.tasks import TaskSet
 from media.webrtc.candidate import Candidate
 from media.webrtc.servers import IceServers, StunServer, TurnServer
 
@@ -57,7 +58,7 @@ class IceAgent(aioice.ice.Connection):
         self._on_data = on_data
         self._peers: set[tuple[str, int]] = set()
         self._remote_ended = False
-        self._lookups: set[asyncio.Task[None]] = set()
+        self._lookups = TaskSet()
 
     # -- our candidates ---------------------------------------------------------------------------
 
@@ -79,7 +80,7 @@ class IceAgent(aioice.ice.Connection):
         candidates = [protocol.local_candidate for protocol in hosts]
         queries = [self._ask_stun(protocol, server) for server in self._settings.servers.stun for protocol in hosts]
         queries += [self._ask_turn(server) for server in self._settings.servers.turn]
-        tasks = [asyncio.ensure_future(query) for query in queries]
+        tasks = [asyncio.create_task(query, name="ice query") for query in queries]
         try:
             answered = (await asyncio.wait(tasks, timeout=GATHER_LIMIT_S))[0] if tasks else set()
         finally:
@@ -179,9 +180,7 @@ class IceAgent(aioice.ice.Connection):
             self._in_background(_theirs(candidate))
 
     def _in_background(self, candidate: aioice.Candidate | None) -> None:
-        task = asyncio.ensure_future(self._add_remote(candidate))
-        self._lookups.add(task)
-        task.add_done_callback(self._lookups.discard)
+        self._lookups.start(self._add_remote(candidate), name="ice candidate")
 
     async def _add_remote(self, candidate: aioice.Candidate | None) -> None:
         with suppress(ValueError, OSError):  # after the end; no multicast here
@@ -227,8 +226,7 @@ class IceAgent(aioice.ice.Connection):
 
     async def close(self) -> None:
         """Give back ports and relays."""
-        for task in list(self._lookups):
-            task.cancel()
+        self._lookups.cancel()
         await super().close()
 
 

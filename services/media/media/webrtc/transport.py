@@ -121,11 +121,11 @@ class WebRtcTransport:
 
     async def _until_lost(self) -> None:
         """Until the peer says goodbye, or no longer consents to what we send."""
-        agent = asyncio.ensure_future(self._agent.lost())
+        agent = asyncio.create_task(self._agent.lost(), name="webrtc lost")
         try:
             while self._dtls.state is DtlsState.OPEN and not agent.done():
                 self._news.clear()
-                news = asyncio.ensure_future(self._news.wait())
+                news = asyncio.create_task(self._news.wait(), name="webrtc news")
                 try:
                     await asyncio.wait((agent, news), return_when=asyncio.FIRST_COMPLETED)
                 finally:
@@ -176,7 +176,7 @@ class WebRtcTransport:
         with suppress(OSError):
             self._flush()
         self._news.set()
-        task = asyncio.ensure_future(self._give_back())
+        task = asyncio.create_task(self._give_back(), name="webrtc give back")
         _closings.add(task)
         task.add_done_callback(_closings.discard)
 

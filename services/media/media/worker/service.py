@@ -196,7 +196,9 @@ class MediaService:
     async def close(self, held: HeldLeg) -> LegClosed:
         """Close a leg, once; everyone who asks waits for the same end."""
         if held.closing is None:
-            held.closing = self._loop.create_task(self._end(held), name=f"close {'/'.join(held.leg.key)}")
+            call_id, leg_id = held.leg.key
+            with telemetry.bound(call_id=call_id, leg_id=leg_id):
+                held.closing = self._loop.create_task(self._end(held), name=f"close {call_id}/{leg_id}")
         return await asyncio.shield(held.closing)
 
     async def _end(self, held: HeldLeg) -> LegClosed:
