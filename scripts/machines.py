@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dialbus.machine import Key, Table
+from dialbus_cli import phone_call
 from media.turn import playback
 from sip_ua.call import table as call
 from sip_ua.sip import registration, transaction, uac, uas
@@ -30,6 +31,7 @@ MACHINES: dict[str, tuple[str, str, Table[Any, Any]]] = {
     "session-uac": ("Session as UAC (RFC 3261 §13.2, §9.1)", "sip_ua/sip/uac.py", uac.UAC),
     "session-uas": ("Session as UAS (RFC 3261 §13.3, §9.2)", "sip_ua/sip/uas.py", uas.UAS),
     "registration": ("Registration (RFC 3261 §10)", "sip_ua/sip/registration.py", registration.TABLE),
+    "softphone": ("Call of the softphone", "cli/dialbus_cli/phone_call.py", phone_call.TABLE),
     "playback": ("Playback of a leg (protocol 2.5 to 2.8)", "media/turn/playback/machine.py", playback.TABLE),
 }
 """Tables of `dialbus.machine`, with the file that each is in."""

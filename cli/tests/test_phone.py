@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dialbus_cli import wav
-from dialbus_cli.phone import Message, PhoneError, parse_address
+from dialbus_cli.phone_message import Message, PhoneError, parse_address
 from dialbus_cli.voice import Peer, Voice
 
 RINGING = (
