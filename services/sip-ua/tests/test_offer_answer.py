@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from dialbus import sdp
 from sip_ua.leg import translate
 from sip_ua.leg.offer_answer import OfferAnswer
-from sip_ua.sip import sdp
 
 CODECS = translate.codecs(["g722", "pcmu", "telephone_event"])
 

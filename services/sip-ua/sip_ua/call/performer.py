@@ -7,7 +7,7 @@ comes of that is an input, failures included.
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from dialbus import telemetry
+from dialbus import sdp, telemetry
 from dialbus.bus import BusError, NoResponder, Refused
 from dialbus.contracts import media, session
 from dialbus.contracts.events import HangupEvent
@@ -25,7 +25,6 @@ from sip_ua.call.requests import CallRequests
 from sip_ua.errors import SipUaError
 from sip_ua.leg import translate
 from sip_ua.leg.sip_leg import SipLeg
-from sip_ua.sip import sdp
 from sip_ua.sip.agent import LocalProtocolError
 from sip_ua.ua.user_agent import new_token
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from dialbus import sdp
 from dialbus.contracts.media import RemoteMedia
 from sip_ua.leg import translate
-from sip_ua.sip import sdp
+from sip_ua.sip.audio_offer import NegotiatedAudio, accept_answer, make_offer, negotiate
 
 
 @dataclass(slots=True)
@@ -30,8 +31,8 @@ class OfferAnswer:
     local: sdp.Description | None = None
     foreign: str | None = None
     """Our SDP when a WebRTC leg made it; it is not negotiated anew."""
-    agreed: sdp.NegotiatedAudio | None = None
-    early: dict[str, tuple[sdp.NegotiatedAudio, str]] = field(default_factory=dict)
+    agreed: NegotiatedAudio | None = None
+    early: dict[str, tuple[NegotiatedAudio, str]] = field(default_factory=dict)
     """What early answers came to, and their SDP, by the remote tag of each fork."""
     on_hold: bool = False
 
@@ -54,7 +55,7 @@ class OfferAnswer:
 
     def check(self, offer: bytes) -> None:
         """Find out whether an offer can be answered before media has an address. Raises sdp.SdpError."""
-        sdp.negotiate(sdp.parse(offer), self.codecs, "127.0.0.1", 9, self.sdp_id, 1)
+        negotiate(sdp.parse(offer), self.codecs, "127.0.0.1", 9, self.sdp_id, 1)
 
     def describe(self, offer: bytes | None) -> None:
         """Our answer to an offer, or an offer of ours when there is none. Raises sdp.SdpError, and nothing changes."""
@@ -62,10 +63,10 @@ class OfferAnswer:
         if self.foreign is not None:
             raise sdp.SdpError("a WebRTC leg is not negotiated anew")
         if offer is None:
-            self.local = sdp.make_offer(*where, self.codecs, self.sdp_id, version, previous=self.local)
+            self.local = make_offer(*where, self.codecs, self.sdp_id, version, previous=self.local)
         else:
             description = sdp.parse(offer)
-            self.local, self.agreed = sdp.negotiate(description, self.codecs, *where, self.sdp_id, version)
+            self.local, self.agreed = negotiate(description, self.codecs, *where, self.sdp_id, version)
         self.version = version  # only now: a refused offer uses up no version (RFC 3264 §8)
 
     def take_early_answer(self, body: bytes, remote_tag: str) -> None:
@@ -87,7 +88,7 @@ class OfferAnswer:
     def take_answer(self, body: bytes) -> None:
         """The answer to our latest offer. Raises sdp.SdpError."""
         assert self.local is not None
-        self.agreed = sdp.accept_answer(self.local, sdp.parse(body), self.codecs)
+        self.agreed = accept_answer(self.local, sdp.parse(body), self.codecs)
 
     def hold_changed(self) -> bool | None:
         """Whether the peer holds the call now, once when that changed."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from dialbus import telemetry
+from dialbus import sdp, telemetry
 from dialbus.config import Config
 from dialbus.contracts.media import MAIN_LEG, RemoteMedia
 from dialbus.contracts.options import SipOption
@@ -20,7 +20,6 @@ from sip_ua.call.inputs import Input
 from sip_ua.errors import BadAddress
 from sip_ua.leg import outbound, translate
 from sip_ua.leg.offer_answer import OfferAnswer
-from sip_ua.sip import sdp
 from sip_ua.sip import session_effects as sip
 from sip_ua.sip.agent import Agent, LocalProtocolError
 from sip_ua.sip.message import Request

@@ -8,12 +8,13 @@ from typing import Literal, cast
 from dialbus.contracts.media import Direction, RemoteMedia
 from dialbus.contracts.options import SipOption
 from dialbus.contracts.session import Announcement
+from dialbus.sdp import G722, OPUS, PCMA, PCMU, TELEPHONE_EVENT, Codec
 from sip_ua.errors import BadAddress
+from sip_ua.sip.audio_offer import NegotiatedAudio
 from sip_ua.sip.digest import Credentials
 from sip_ua.sip.extensions import custom
 from sip_ua.sip.grammar import CALL_ID_RE, GrammarError
 from sip_ua.sip.message import Request
-from sip_ua.sip.sdp import G722, OPUS, PCMA, PCMU, TELEPHONE_EVENT, Codec, NegotiatedAudio
 from sip_ua.sip.uri import NameAddr, Uri, escape_user, parse_name_addr, parse_uri
 
 CODECS: dict[str, Codec] = {

@@ -1,6 +1,6 @@
 """Who may offer now: the offers in flight inside an established dialog. Sources: RFC 3261 §14, RFC 3311 §5, RFC 6337.
 
-What an offer says is not looked at here (`sip.sdp`), only whether it may be made.
+What an offer says is not looked at here (`sip.audio_offer`), only whether it may be made.
 """
 
 from __future__ import annotations
