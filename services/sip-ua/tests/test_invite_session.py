@@ -277,6 +277,13 @@ def test_answer_that_crosses_the_cancel_is_acknowledged_and_hung_up() -> None:
     assert wire(dialled.reply(200, body=ANSWER, now=2.6)) == ["ACK"]
 
 
+def test_branch_that_does_not_know_our_bye_leaves_the_answered_call_alone() -> None:
+    dialled = Dialled().answered()
+    bye = request_in(dialled.reply(200, tag="eve", body=ANSWER, now=1.5), "BYE")
+    effects = dialled.call.receive(response_to(bye, 481), 2.0)
+    assert (effects, dialled.call.is_over) == ([], False)
+
+
 def test_cancel_after_a_challenge_waits_for_a_response_to_the_second_invite() -> None:
     dialled = Dialled(SECRET)
     dialled.reply(100)
