@@ -27,7 +27,8 @@ _FIRST = (
 
 def _work_unit(path: str) -> str:
     """What one worker runs as a whole: the tests of a file share a service, most of those in e2e one ensemble."""
-    alone = path.endswith(("/test_command_line.py", "/test_secrets.py"))  # each starts an ensemble of its own
+    # Two start ensembles of their own; the deaths take as long as all the others together.
+    alone = path.endswith(("/test_command_line.py", "/test_secrets.py", "/test_deaths.py"))
     return _ENSEMBLE if path.startswith("tests/e2e/") and not alone else path
 
 
