@@ -301,7 +301,7 @@ class AmiConfig(Section):
 
 
 class Config(Section):
-    """The whole file."""
+    """The whole file. Larger than most because a setting of the file is a field, table by table."""
 
     http_addr: Address = HostPort("0.0.0.0", 8080)
     http_token: str | None = Field(default=None, repr=False)

@@ -81,6 +81,57 @@ class _Entry(NamedTuple):
     payload: bytes
 
 
+@dataclass(slots=True)
+class _Counts:
+    """Since the stream's start; see JitterStatistics."""
+
+    received: int = 0
+    late: int = 0
+    duplicates: int = 0
+    reordered: int = 0
+    discarded: int = 0
+    concealed: int = 0
+    skipped: int = 0
+    restarts: int = 0
+    expected_before: int = 0
+    """Packets expected on the timelines before this one."""
+
+
+class _Sequences:
+    """Which packets of a timeline have been received, by extended sequence number (RFC 3550 A.1)."""
+
+    def __init__(self, first: int) -> None:
+        # One wrap ahead, so that packets from before the first one have numbers above zero too.
+        self.highest = self._first = first + 0x10000
+        self._seen = 1  # bit n: the packet n before the highest has been received
+
+    @property
+    def expected(self) -> int:
+        """Packets from the first to the highest (RFC 3550 A.3)."""
+        return self.highest - self._first + 1
+
+    def delta(self, sequence: int) -> int:
+        """How far ahead of the highest a packet is; negative when it is behind."""
+        return sequence_delta(sequence, self.highest & 0xFFFF)
+
+    def note(self, delta: int) -> bool:
+        """The packet `delta` ahead of the highest has come; False when it was received before."""
+        if delta > 0:
+            self._seen = ((self._seen << min(delta, 128)) | 1) & _SEEN_BITS
+            self.highest += delta
+            return True
+        if self._seen >> -delta & 1:
+            return False
+        self._seen |= 1 << -delta
+        self._first = min(self._first, self.highest + delta)
+        return True
+
+    def misses_between(self, earlier: int, later: int) -> bool:
+        """Whether a packet between these two has not been received."""
+        mask = (1 << min(max(later - earlier - 1, 0), 128)) - 1
+        return (self._seen >> (self.highest - later + 1)) & mask != mask
+
+
 class _TransitWindow:
     """Least and greatest transit time of the last few seconds, in buckets of half a second."""
 
@@ -132,14 +183,11 @@ class JitterBuffer:
         self._hold_frames = round(_HOLD_SECONDS / frame_seconds)
         self._surplus_frames = round(_SURPLUS_SECONDS / frame_seconds)
         self._transit = _TransitWindow()
-        self._received = self._late = self._duplicates = self._reordered = self._discarded = 0
-        self._concealed = self._skipped = self._restarts = self._expected_before = 0
+        self._counts = _Counts()
         self._ssrc: int | None = None
         self._queue: list[_Entry] = []
         # The timeline; sequence numbers and timestamps on it are extended, so that they compare as numbers.
-        self._highest: int | None
-        self._first: int
-        self._seen: int  # bit n: the packet n before the highest has been received
+        self._sequences: _Sequences | None
         self._last_timestamp: int
         self._last_transit: float
         self._jitter: float
@@ -163,9 +211,9 @@ class JitterBuffer:
             return
         length = entry.end - entry.timestamp
         if not 0 < length <= _MAX_PAYLOAD_SECONDS * self._rate:
-            self._discarded += 1
+            self._counts.discarded += 1
         elif entry.end <= self._cursor:
-            self._late += 1
+            self._counts.late += 1
         else:
             if self._queue and entry < self._queue[-1]:
                 insort(self._queue, entry)
@@ -173,7 +221,7 @@ class JitterBuffer:
                 self._queue.append(entry)
             if len(self._queue) > _MAX_PACKETS:
                 self._queue.pop(0)
-                self._discarded += 1
+                self._counts.discarded += 1
 
     def put_event(self, packet: RtpPacket, now: float) -> None:
         """Take note of a packet that is of the stream but not audio (telephone-event, comfort noise).
@@ -181,11 +229,11 @@ class JitterBuffer:
         Its sequence number is then not held for lost audio. Its timestamp stands still for as long as the key is
         held and says nothing of the transit time.
         """
-        if packet.ssrc != self._ssrc or self._highest is None:
+        if packet.ssrc != self._ssrc or self._sequences is None:
             return
-        delta = sequence_delta(packet.sequence, self._highest & 0xFFFF)
+        delta = self._sequences.delta(packet.sequence)
         if -_MAX_MISORDER < delta < _MAX_DROPOUT:
-            self._see(delta)
+            self._see(self._sequences, delta)
 
     def get(self, now: float) -> bytes | NoAudio:
         """The octets of the next frame, or why there are none. Call once per tick, whatever the packets' ptime."""
@@ -214,16 +262,16 @@ class JitterBuffer:
     def statistics(self) -> JitterStatistics:
         """A snapshot for metrics and receiver reports."""
         return JitterStatistics(
-            received=self._received,
-            expected=self._expected_before + self._expected_now(),
-            highest_sequence=self._highest or 0,
-            late=self._late,
-            duplicates=self._duplicates,
-            reordered=self._reordered,
-            discarded=self._discarded,
-            concealed=self._concealed,
-            skipped=self._skipped,
-            restarts=self._restarts,
+            received=self._counts.received,
+            expected=self._counts.expected_before + (self._sequences.expected if self._sequences else 0),
+            highest_sequence=self._sequences.highest if self._sequences else 0,
+            late=self._counts.late,
+            duplicates=self._counts.duplicates,
+            reordered=self._counts.reordered,
+            discarded=self._counts.discarded,
+            concealed=self._counts.concealed,
+            skipped=self._counts.skipped,
+            restarts=self._counts.restarts,
             jitter_units=int(self._jitter),
             jitter_seconds=self._jitter / self._rate,
             target_delay=self._target_delay(),
@@ -231,25 +279,26 @@ class JitterBuffer:
 
     def _register(self, packet: RtpPacket, now: float) -> _Entry | None:
         """The packet on the extended timeline, with statistics kept; None when it is not to be played."""
-        if packet.ssrc != self._ssrc or self._highest is None:
+        sequences = self._sequences
+        if packet.ssrc != self._ssrc or sequences is None:
             return self._restart(packet, now)
-        delta = sequence_delta(packet.sequence, self._highest & 0xFFFF)
+        delta = sequences.delta(packet.sequence)
         if not -_MAX_MISORDER < delta < _MAX_DROPOUT:
             # RFC 3550 A.1: two in sequence make a sender that started anew; one is noise.
             if packet.sequence == self._resync:
                 return self._restart(packet, now)
             self._resync = (packet.sequence + 1) & 0xFFFF
-            self._discarded += 1
+            self._counts.discarded += 1
             return None
         timestamp = self._last_timestamp + timestamp_delta(packet.timestamp, self._last_timestamp & 0xFFFFFFFF)
         transit = now - timestamp / self._rate
         if abs(transit - self._last_transit) > _TIMELINE_LEAP_SECONDS:
             if delta > 0:
                 return self._restart(packet, now)
-            self._discarded += 1
+            self._counts.discarded += 1
             return None
-        sequence = self._highest + delta
-        if not self._see(delta):
+        sequence = sequences.highest + delta
+        if not self._see(sequences, delta):
             return None
         self._resync = None
         self._measure(transit, now)
@@ -260,28 +309,25 @@ class JitterBuffer:
 
     def _restart(self, packet: RtpPacket, now: float) -> _Entry:
         """Begin a new timeline with this packet: the first of all, a new SSRC, or a clock set anew."""
-        if self._highest is not None:
-            self._restarts += 1
-            self._expected_before += self._expected_now()
-            self._discarded += len(self._queue)
+        if self._sequences is not None:
+            self._counts.restarts += 1
+            self._counts.expected_before += self._sequences.expected
+            self._counts.discarded += len(self._queue)
         self._queue.clear()
         self._transit.clear()
         self._clear_timeline()
         self._ssrc = packet.ssrc
-        # One wrap ahead, so that packets from before the first one have numbers above zero too.
-        self._highest = self._first = packet.sequence + 0x10000
+        self._sequences = _Sequences(packet.sequence)
         self._last_timestamp = packet.timestamp + 0x100000000
-        self._received += 1
+        self._counts.received += 1
         transit = now - self._last_timestamp / self._rate
         self._last_transit = transit
         self._transit.add(transit, now)
         end = self._last_timestamp + self._units(packet.payload)
-        return _Entry(self._last_timestamp, self._highest, end, packet.marker, packet.payload)
+        return _Entry(self._last_timestamp, self._sequences.highest, end, packet.marker, packet.payload)
 
     def _clear_timeline(self) -> None:
-        self._highest = None
-        self._first = 0
-        self._seen = 1
+        self._sequences = None
         self._last_timestamp = 0
         self._last_transit = 0.0
         self._jitter = 0.0
@@ -292,24 +338,14 @@ class JitterBuffer:
         self._surplus_for = 0
         self._last_played = None
 
-    def _see(self, delta: int) -> bool:
-        """Note the packet `delta` ahead of the highest; False when it was received before."""
-        assert self._highest is not None
-        if delta > 0:
-            self._seen = ((self._seen << min(delta, 128)) | 1) & _SEEN_BITS
-            self._highest += delta
-        elif self._seen >> -delta & 1:
-            self._duplicates += 1
+    def _see(self, sequences: _Sequences, delta: int) -> bool:
+        """Count the packet `delta` ahead of the highest; False when it was received before."""
+        if not sequences.note(delta):
+            self._counts.duplicates += 1
             return False
-        else:
-            self._seen |= 1 << -delta
-            self._reordered += 1
-            self._first = min(self._first, self._highest + delta)
-        self._received += 1
+        self._counts.reordered += delta < 0
+        self._counts.received += 1
         return True
-
-    def _expected_now(self) -> int:
-        return 0 if self._highest is None else self._highest - self._first + 1
 
     def _measure(self, transit: float, now: float) -> None:
         difference = abs(transit - self._last_transit) * self._rate
@@ -341,7 +377,7 @@ class JitterBuffer:
         """There is no whole frame left: hold the timeline for a while, then take it for the end of the spurt."""
         self._held += 1
         if self._held <= self._hold_frames:
-            self._concealed += 1
+            self._counts.concealed += 1
             return MISSING
         if self._queue:  # the odd end of a spurt whose ptime is no multiple of the frame
             self._cursor = self._queue[-1].end
@@ -354,7 +390,7 @@ class JitterBuffer:
         head = self._queue[0]
         if not head.marker and self._lost_before(head):
             self._cursor += self._frame
-            self._concealed += 1
+            self._counts.concealed += 1
             return MISSING
         # A pause between talk spurts is the moment to change the delay unheard.
         self._playing = False
@@ -364,12 +400,9 @@ class JitterBuffer:
 
     def _lost_before(self, head: _Entry) -> bool:
         """Whether a packet between the last one played and `head` has not been received."""
-        assert self._highest is not None
-        if self._last_played is None:
+        if self._last_played is None or self._sequences is None:
             return True
-        between = head.sequence - self._last_played - 1
-        mask = (1 << min(max(between, 0), 128)) - 1
-        return (self._seen >> (self._highest - head.sequence + 1)) & mask != mask
+        return self._sequences.misses_between(self._last_played, head.sequence)
 
     def _units(self, payload: bytes) -> int:
         """How long a payload lasts."""
@@ -422,13 +455,13 @@ class JitterBuffer:
         self._surplus_for = self._surplus_frames // 2
         if self._queue:
             self._cursor += frames * self._frame
-            self._skipped += frames
+            self._counts.skipped += frames
 
     def _drop_passed(self) -> None:
         while self._queue and self._queue[0].end <= self._cursor:
             self._last_played = self._queue[0].sequence
             del self._queue[0]
-            self._discarded += 1
+            self._counts.discarded += 1
 
 
 class PacketJitterBuffer(JitterBuffer):
