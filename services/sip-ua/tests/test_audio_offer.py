@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dialbus.sdp import G722, OPUS, PCMA, PCMU, TELEPHONE_EVENT, Codec, Description, SdpError, parse, write
 from sip_ua.leg import translate as bridge
-from sip_ua.sip.audio_offer import NegotiatedAudio, NoCommonCodec, accept_answer, make_offer, negotiate
+from sip_ua.sip.audio_offer import NegotiatedAudio, NoCommonCodec, accept_answer, make_answer, make_offer
 
 # A busy machine is no failure.
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -28,7 +28,7 @@ def describe(*lines: str) -> Description:
 def answer(
     offer: Description, supported: Sequence[Codec] = DEFAULT_CODECS, **options: Any
 ) -> tuple[Description, NegotiatedAudio]:
-    return negotiate(offer, supported, "10.0.0.9", 5000, 8, 1, **options)
+    return make_answer(offer, supported, "10.0.0.9", 5000, 8, 1, **options)
 
 
 def test_our_offer_is_the_one_protocol_5_7_describes() -> None:

@@ -27,9 +27,12 @@ _EVENTS_HEARTBEAT_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class StreamedEvent:
-    """An event as the stream holds it; `number` counts the call's events from 1."""
+    """An event as the stream holds it.
 
-    number: int
+    `seq` counts the call's events from 1, as clients see it; `sequence` is the stream's, over all calls.
+    """
+
+    seq: int
     sequence: int
     name: str
     data: bytes
@@ -81,14 +84,14 @@ class Events(Connection):
             idle_heartbeat=_EVENTS_HEARTBEAT_S,
             config=ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=max(1, first_sequence)),
         )
-        number = 0
+        seq = 0
         try:
             async for message in subscription.messages:
                 sequence = message.metadata.sequence.stream
                 if sequence < first_sequence:  # a consumer made anew before its first message starts too early
                     continue
-                number += 1
-                yield StreamedEvent(number, sequence, message.subject.rpartition(".")[2], message.data)
+                seq += 1
+                yield StreamedEvent(seq, sequence, message.subject.rpartition(".")[2], message.data)
         finally:
             with suppress(nats.errors.Error, ValueError):
                 await subscription.unsubscribe()

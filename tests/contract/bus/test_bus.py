@@ -93,7 +93,7 @@ async def test_events_are_numbered_from_one_stored_first_then_live(bus: Bus, cal
 
     found = await reading
 
-    assert [event.number for event in found] == [1, 2, 3]
+    assert [event.seq for event in found] == [1, 2, 3]
     assert [event.name for event in found] == ["addHistory"] * 3
     assert [b'"text":"%s"' % text in event.data for text, event in zip((b"a", b"b", b"c"), found, strict=True)] == [
         True
@@ -106,7 +106,7 @@ async def test_a_reused_id_does_not_replay_its_former_life(bus: Bus, call_id: st
     await bus.emit(call_id, line("new"))
     (event,) = await first(bus, call_id, 1, start)
     assert b"new" in event.data
-    assert event.number == 1
+    assert event.seq == 1
 
 
 async def test_two_readers_count_the_same_numbers(bus: Bus, nats_url: str, call_id: str) -> None:

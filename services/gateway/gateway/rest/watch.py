@@ -97,7 +97,7 @@ class Watch:
                     text = event.data.decode().rstrip()
                     await self._wait_for_room()
                     self._characters += len(text)
-                    await self._waiting.put(f'event: event\ndata: {text[:-1]},"seq":{event.number}}}\n\n')
+                    await self._waiting.put(f'event: event\ndata: {text[:-1]},"seq":{event.seq}}}\n\n')
                 if is_last(event, self._session.call_id):
                     await self._waiting.put(None)
                     return

@@ -224,7 +224,7 @@ class ClientSocket:
                     may_end_at = clock() + _REJECT_LEAD_S
                 elif event.name == "hangup":
                     await asyncio.sleep(may_end_at - clock())
-                for effect in self._conversation.event(event.number, event.name, event.data.decode()):
+                for effect in self._conversation.event(event.seq, event.name, event.data.decode()):
                     if isinstance(effect, Close):
                         return
                     await self._performer.perform(effect)

@@ -202,11 +202,11 @@ class Conversation:
 
     # -- the call's events ------------------------------------------------------------------------
 
-    def event(self, number: int, name: str, stored: str) -> list[Effect]:
+    def event(self, seq: int, name: str, stored: str) -> list[Effect]:
         """An event of the call, as stored: it goes out with its `seq`; `hangup` of the main track is the last one."""
         if self.ended:
             return []
-        text = f'{stored.rstrip()[:-1]},"seq":{number}}}'
+        text = f'{stored.rstrip()[:-1]},"seq":{seq}}}'
         if name == "hangup" and self._concerns_main_leg(stored):
             self._state = State.ENDED
             return [Send(text, last=True), Close(NORMAL)]

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from dialbus import sdp
 from dialbus.contracts.media import RemoteMedia
 from sip_ua.leg import translate
-from sip_ua.sip.audio_offer import NegotiatedAudio, accept_answer, make_offer, negotiate
+from sip_ua.sip.audio_offer import NegotiatedAudio, accept_answer, make_answer, make_offer
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class OfferAnswer:
 
     def check(self, offer: bytes) -> None:
         """Find out whether an offer can be answered before media has an address. Raises sdp.SdpError."""
-        negotiate(sdp.parse(offer), self.codecs, "127.0.0.1", 9, self.sdp_id, 1)
+        make_answer(sdp.parse(offer), self.codecs, "127.0.0.1", 9, self.sdp_id, 1)
 
     def describe(self, offer: bytes | None) -> None:
         """Our answer to an offer, or an offer of ours when there is none. Raises sdp.SdpError, and nothing changes."""
@@ -66,7 +66,7 @@ class OfferAnswer:
             self.local = make_offer(*where, self.codecs, self.sdp_id, version, previous=self.local)
         else:
             description = sdp.parse(offer)
-            self.local, self.agreed = negotiate(description, self.codecs, *where, self.sdp_id, version)
+            self.local, self.agreed = make_answer(description, self.codecs, *where, self.sdp_id, version)
         self.version = version  # only now: a refused offer uses up no version (RFC 3264 §8)
 
     def take_early_answer(self, body: bytes, remote_tag: str) -> None:

@@ -101,7 +101,7 @@ def _refused(media: Media) -> Media:
     return Media(media.kind, 0, media.protocol, media.formats)
 
 
-def negotiate(
+def make_answer(
     offer: Description,
     supported: Sequence[Codec],
     address: str,

@@ -41,12 +41,12 @@ def on_other_request(session: InviteSession, other: OtherRequest) -> None:
         session.emit(reply.effect)
 
 
-def on_cancel(session: InviteSession, cancel: Cancel) -> None:
+def on_reinvite_cancelled(session: InviteSession, cancel: Cancel) -> None:
     """A CANCEL for a re-INVITE; once that is answered it changes nothing (RFC 3261 §9.2)."""
     session.reply(cancel.request, 200)
-    offer = session.negotiation.remote
+    offer = session.offers.remote
     if offer is not None and cancel.cancels is not None and offer.cseq == cancel.cancels.cseq:
-        session.negotiation.remote = None
+        session.offers.remote = None
         session.reply(offer, 487)
         session.emit(ReofferWithdrawn())
 
@@ -107,7 +107,7 @@ def on_last_ack(session: InviteSession, ack: Ack) -> None:
 
 
 def leave_without_ack(session: InviteSession, _: Timer) -> None:
-    session.negotiation.unacknowledged = None
+    session.offers.unacknowledged = None
     session.disarm(Timer.RESEND_2XX)
     send_late_bye(session)
 
@@ -152,7 +152,7 @@ ESTABLISHED: Table[State, InviteSession] = {
             Reinvite: Move(reoffer.on_reinvite),
             Update: Move(reoffer.on_update),
             OtherRequest: Move(on_other_request),
-            Cancel: Move(on_cancel),
+            Cancel: Move(on_reinvite_cancelled),
             AnswerReoffer: Move(reoffer.answer_reoffer),
             RefuseReoffer: Move(reoffer.refuse_reoffer),
             SendInDialog: Move(send_in_dialog),

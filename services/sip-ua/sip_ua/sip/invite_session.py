@@ -19,7 +19,7 @@ from sip_ua.sip.dialog_set import DialogSet
 from sip_ua.sip.digest import Credentials
 from sip_ua.sip.extensions import SUPPORTED, HeaderItems, unsupported
 from sip_ua.sip.message import REASON_PHRASES, Message, Request, Response, response_to
-from sip_ua.sip.negotiation import Negotiation
+from sip_ua.sip.open_offers import OpenOffers
 from sip_ua.sip.session_effects import (
     SessionEffect,
 )
@@ -95,7 +95,7 @@ class InviteSession:
         self.hangup_headers = dict(hangup_headers or {})
         self.state = State.NEW
         self.dialogs = DialogSet(agent, contact)
-        self.negotiation = Negotiation()
+        self.offers = OpenOffers()
         self.session_timer = SessionTimer()
         self.bye_headers: HeaderItems = ()
         """Of the BYE that waits for an ACK."""
@@ -134,7 +134,7 @@ class InviteSession:
 
     def __repr__(self) -> str:
         due = "" if self.deadline is None else f" due in {self.deadline - self.now:.1f} s"
-        offer = " offer open" if self.negotiation.is_open else ""
+        offer = " offer open" if self.offers.is_open else ""
         return (
             f"<{type(self).__name__} {self.state.value}{offer}{due}, {self.dialog or f'{len(self.dialogs)} dialogs'}>"
         )
@@ -156,7 +156,7 @@ class InviteSession:
 
     def reoffer(self, sdp: bytes, now: float) -> list[SessionEffect]:
         """Send a re-INVITE with this offer. Raises LocalProtocolError unless up with no other offer open."""
-        if self.negotiation.postponed is not None or self.negotiation.is_open:
+        if self.offers.postponed is not None or self.offers.is_open:
             raise LocalProtocolError("there is an open offer")
         return self._wish(Reoffer(sdp), now, "a new offer needs an established call")
 
@@ -253,11 +253,11 @@ class InviteSession:
     def close(self, state: Literal[State.ENDED, State.LEAVING, State.GIVEN_UP], effect: SessionEffect | None) -> None:
         """The session is over; an open re-INVITE is answered (RFC 3261 §15.1.2), late messages still are."""
         self.state = state
-        if (offer := self.negotiation.take_remote()) is not None:
+        if (offer := self.offers.take_remote()) is not None:
             self.reply(offer, 487)
         kept = (Timer.RESEND_2XX, Timer.ACK_WAIT) if state is State.LEAVING else ()
         if not kept:
-            self.negotiation.unacknowledged = None
+            self.offers.unacknowledged = None
         self.disarm(*(timer for timer in Timer if timer not in kept))
         self.session_timer.stop()
         self.linger()
@@ -312,7 +312,7 @@ class InviteSession:
             "local_tag": self.local_tag,
             "hangup_headers": self.hangup_headers,
             "dialogs": self.dialogs.to_state(),
-            "negotiation": self.negotiation.to_state(),
+            "offers": self.offers.to_state(),
             "session_timer": self.session_timer.to_state(now),
             "bye_headers": [list(line) for line in self.bye_headers],
             "timers": {timer.value: due - now for timer, due in self._timers.items()},
@@ -330,7 +330,7 @@ class InviteSession:
         )
         self.state = State(state["state"])
         self.dialogs.load(state["dialogs"])
-        self.negotiation = Negotiation.from_state(state["negotiation"])
+        self.offers = OpenOffers.from_state(state["offers"])
         self.session_timer = SessionTimer.from_state(state["session_timer"], now)
         self.bye_headers = [(name, value) for name, value in state["bye_headers"]]
         self._timers = {Timer(name): now + after for name, after in state["timers"].items()}

@@ -10,7 +10,7 @@ from typing import Final
 from sip_ua.sip.agent import LocalProtocolError, SendResponse
 from sip_ua.sip.invite_session import InviteSession, State
 from sip_ua.sip.message import SDP, Request, Response, response_to
-from sip_ua.sip.negotiation import Unacknowledged
+from sip_ua.sip.open_offers import Unacknowledged
 from sip_ua.sip.session_effects import Acknowledged, ReofferAnswered, Reoffered, ReofferRefused
 from sip_ua.sip.session_inputs import Ack, AnswerReoffer, Outcome, RefuseReoffer, Reinvite, Reoffer, Timer, Update
 from sip_ua.sip.session_timer import SessionTimer
@@ -21,23 +21,23 @@ OFFER_RECHECK_S: Final = 1.0
 
 def on_reinvite(session: InviteSession, reinvite: Reinvite) -> None:
     request = reinvite.request
-    if not refused(session, request, session.negotiation.clash_of_invite()):
+    if not refused(session, request, session.offers.clash_of_invite()):
         session.dialogs.refresh(request)
-        session.negotiation.remote = request
+        session.offers.remote = request
         session.emit(SendResponse(response_to(request, 100)))
         session.emit(Reoffered(request.sdp, "INVITE"))
 
 
 def on_update(session: InviteSession, update: Update) -> None:
     request = update.request
-    if refused(session, request, session.negotiation.clash_of_update(request)):
+    if refused(session, request, session.offers.clash_of_update(request)):
         return
     session.dialogs.refresh(request)
     if request.sdp is None:
         headers = [*session.dialog_headers(), *session.session_timer.accept(request, session.now)]
         session.reply(request, 200, headers=headers)
     else:
-        session.negotiation.remote = request
+        session.offers.remote = request
         session.emit(Reoffered(request.sdp, "UPDATE"))
 
 
@@ -81,16 +81,16 @@ def on_ack(session: InviteSession, ack: Ack) -> None:
 
 def acknowledged(session: InviteSession, ack: Ack) -> Unacknowledged | None:
     """The 2xx of ours that this ACK is for, which waits no longer."""
-    waiting = session.negotiation.unacknowledged
+    waiting = session.offers.unacknowledged
     if waiting is None or ack.request.cseq.number != waiting.cseq:
         return None
-    session.negotiation.unacknowledged = None
+    session.offers.unacknowledged = None
     session.disarm(Timer.RESEND_2XX, Timer.ACK_WAIT)
     return waiting
 
 
 def on_reinvite_outcome(session: InviteSession, outcome: Outcome) -> None:
-    offer, session.negotiation.own = session.negotiation.own, None
+    offer, session.offers.own = session.offers.own, None
     if outcome.status < 300 and outcome.response is not None:
         acknowledge_reinvite(session, outcome.sent.request, outcome.response, outcome.sent.remote_tag)
         session.session_timer.answered(outcome.response, session.now)
@@ -98,7 +98,7 @@ def on_reinvite_outcome(session: InviteSession, outcome: Outcome) -> None:
     elif outcome.status == 491:
         # RFC 3261 §14.1: whoever made the Call-ID waits 2.1 to 4 s, the other up to 2 s.
         ours = session.dialogs[outcome.sent.remote_tag].role == "UAC"
-        session.negotiation.postponed = offer
+        session.offers.postponed = offer
         session.arm(Timer.REOFFER_AGAIN, session.agent.random() * (1.9 if ours else 2.0) + (2.1 if ours else 0.0))
     elif not outcome.ends_the_dialog:
         session.emit(ReofferRefused(outcome.status, outcome.reason))
@@ -110,15 +110,15 @@ def acknowledge_reinvite(session: InviteSession, request: Request, response: Res
 
 
 def send_reoffer(session: InviteSession, reoffer: Reoffer) -> None:
-    session.negotiation.own = reoffer.sdp
+    session.offers.own = reoffer.sdp
     send_offer(session, reoffer.sdp)
 
 
 def offer_again(session: InviteSession, _: Timer) -> None:
     """After a 491: our offer once more, as soon as the peer's own is through."""
-    if session.negotiation.is_open:
+    if session.offers.is_open:
         session.arm(Timer.REOFFER_AGAIN, OFFER_RECHECK_S)
-    elif (offer := session.negotiation.take_postponed()) is not None:
+    elif (offer := session.offers.take_postponed()) is not None:
         send_offer(session, offer)
 
 
@@ -141,7 +141,7 @@ def refuse_reoffer(session: InviteSession, refusal: RefuseReoffer) -> None:
 
 
 def take_remote_offer(session: InviteSession) -> Request:
-    request = session.negotiation.take_remote()
+    request = session.offers.take_remote()
     if request is None:
         raise LocalProtocolError("the peer has no offer open")
     return request
@@ -149,13 +149,13 @@ def take_remote_offer(session: InviteSession) -> Request:
 
 def await_ack(session: InviteSession, response: Response, *, carries_offer: bool) -> None:
     t1 = session.agent.timers.t1
-    session.negotiation.unacknowledged = Unacknowledged(response, t1, carries_offer)
+    session.offers.unacknowledged = Unacknowledged(response, t1, carries_offer)
     session.arm(Timer.RESEND_2XX, t1)
     session.arm(Timer.ACK_WAIT, session.agent.timers.t1_x64)
 
 
 def resend_2xx(session: InviteSession, _: Timer) -> None:
-    if (waiting := session.negotiation.unacknowledged) is not None:
+    if (waiting := session.offers.unacknowledged) is not None:
         waiting.retransmit_interval = min(2 * waiting.retransmit_interval, session.agent.timers.t2)
         session.emit(SendResponse(waiting.response))
         session.arm(Timer.RESEND_2XX, waiting.retransmit_interval)

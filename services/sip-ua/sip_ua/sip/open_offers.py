@@ -27,7 +27,7 @@ class Unacknowledged:
 
 
 @dataclass(slots=True)
-class Negotiation:
+class OpenOffers:
     """The offers and INVITEs in flight, in both directions."""
 
     own: bytes | None = None
@@ -80,16 +80,16 @@ class Negotiation:
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Negotiation:
+    def from_state(cls, state: dict[str, Any]) -> OpenOffers:
         own, postponed = (None if state[key] is None else state[key].encode("latin-1") for key in ("own", "postponed"))
-        negotiation = cls(own, postponed)
+        offers = cls(own, postponed)
         if state["remote"] is not None:
             request = message_from_state(state["remote"])
             assert isinstance(request, Request)
-            negotiation.remote = request
+            offers.remote = request
         if state["unacknowledged"] is not None:
             message, interval, carries_offer = state["unacknowledged"]
             response = message_from_state(message)
             assert isinstance(response, Response)
-            negotiation.unacknowledged = Unacknowledged(response, interval, carries_offer)
-        return negotiation
+            offers.unacknowledged = Unacknowledged(response, interval, carries_offer)
+        return offers
