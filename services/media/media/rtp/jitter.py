@@ -420,7 +420,7 @@ class JitterBuffer:
         while self._queue and self._queue[0].timestamp < end:
             head = self._queue[0]
             if head.timestamp > position:
-                parts += self._fill(parts, head, head.timestamp - position)
+                parts += _filling(parts, head, head.timestamp - position)
                 position = head.timestamp
             parts += head.payload[position - head.timestamp : end - head.timestamp]
             position = max(position, min(head.end, end))
@@ -429,15 +429,9 @@ class JitterBuffer:
                 break
             del self._queue[0]
         if position < end:
-            parts += self._fill(parts, None, end - position)
+            parts += _filling(parts, None, end - position)
         self._cursor = end
         return bytes(parts)
-
-    @staticmethod
-    def _fill(before: bytearray, after: _Entry | None, count: int) -> bytes:
-        """`count` octets for a hole inside a frame: those played last, else those that come next."""
-        source = bytes(before[-count:]) or (after.payload[:count] if after is not None else b"")
-        return (source * (count // len(source) + 1))[:count] if source else b""
 
     def _shorten_delay(self, now: float) -> None:
         """Pass over audio when the delay has been above its target for long, or is beyond all bounds."""
@@ -462,6 +456,12 @@ class JitterBuffer:
             self._last_played = self._queue[0].sequence
             del self._queue[0]
             self._counts.discarded += 1
+
+
+def _filling(before: bytearray, after: _Entry | None, count: int) -> bytes:
+    """`count` octets for a hole inside a frame: those played last, else those that come next."""
+    source = bytes(before[-count:]) or (after.payload[:count] if after is not None else b"")
+    return (source * (count // len(source) + 1))[:count] if source else b""
 
 
 class PacketJitterBuffer(JitterBuffer):
