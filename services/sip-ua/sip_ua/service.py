@@ -52,6 +52,7 @@ class SipService:
         self.ua = UserAgent(
             agent,
             self._on_invite,
+            me.bus.tracer,
             external_ip=me.config.external_ip,
             options=me.config.enable_options_response,
         )

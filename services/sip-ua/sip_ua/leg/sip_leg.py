@@ -27,6 +27,7 @@ from sip_ua.sip.transaction_layer import Address
 from sip_ua.sip.uac import UacSession
 from sip_ua.sip.uas import UasSession
 from sip_ua.sip.uri import NameAddr
+from sip_ua.ua.traffic import LegName
 from sip_ua.ua.transport import is_ip, resolve
 from sip_ua.ua.user_agent import TransactionUser, UserAgent
 
@@ -69,6 +70,7 @@ class SipLeg:
         self._plan: outbound.Plan | None = None
         self._next_hop: NextHop | None = None
         self._media = OfferAnswer(translate.codecs(config.codecs), secrets.randbits(31))
+        self._name = LegName(call_id, leg_id)
         self._of = _Of(leg=leg_id, generation=generation)
         """What every input of the leg says."""
 
@@ -81,7 +83,7 @@ class SipLeg:
         self.peer_host = source.host
         core = UasSession(self._ua.agent_towards(source.host), invite, tag)
         self._core = core
-        self._user = self._ua.add(core, invite.call_id, tag, self._on_sip)
+        self._user = self._ua.add(core, invite.call_id, tag, self._on_sip, self._name)
         self._user.perform(core.start(self._ua.now()))
 
     @property
@@ -164,7 +166,7 @@ class SipLeg:
             ringing_limit_s=self._dial.ringing_limit_s,
         )
         self._core = core
-        self._user = self._ua.add(core, core.call_id, core.local_tag, self._on_sip)
+        self._user = self._ua.add(core, core.call_id, core.local_tag, self._on_sip, self._name)
         self._user.perform(core.start(self._ua.now()))
         caller, callee = self._next_hop.caller.uri.without_password(), self._next_hop.plan.callee.uri.without_password()
         log.info("call.dialing", caller=str(caller), callee=str(callee))

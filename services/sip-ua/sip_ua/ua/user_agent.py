@@ -6,6 +6,7 @@ INVITE that belongs to none is handed to `on_invite`, everything else outside a 
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -15,6 +16,7 @@ from prometheus_client import Counter, Gauge
 
 from dialbus import telemetry
 from dialbus.config import HostPort
+from dialbus.trace import Tracer
 from sip_ua.errors import Unresolvable
 from sip_ua.sip.agent import Agent, SendAck, SendRequest, SendResponse
 from sip_ua.sip.identity import Key, server_key
@@ -24,13 +26,11 @@ from sip_ua.sip.parser import ParseError, is_keepalive, parse
 from sip_ua.sip.transaction_layer import Address, Failed, Finished, LayerEffect, Received, TransactionLayer, Transmit
 from sip_ua.sip.uas import UasSession, answer_outside_dialog
 from sip_ua.sip.uri import Uri
+from sip_ua.ua.traffic import LegName, Traffic, facts, str_of
 from sip_ua.ua.transport import UdpTransport, is_ip, local_address_towards, resolve
 
 log = telemetry.get_logger()
 
-MESSAGES = Counter(
-    "dialbus_sip_messages_total", "SIP messages by direction and method or status class", ["way", "what"]
-)
 UNPARSABLE = Counter("dialbus_sip_unparsable_total", "Datagrams that were no SIP message")
 TRANSACTIONS = Gauge("dialbus_sip_transactions", "Transactions alive")
 
@@ -55,9 +55,13 @@ class Core(Protocol):
 class TransactionUser:
     """A core with its timer, its transmissions performed, everything else told to `tell`. The TU of RFC 3261 §6."""
 
-    def __init__(self, ua: "UserAgent", core: Core, key: tuple[str, str], tell: Callable[[Any], None]) -> None:
+    def __init__(
+        self, ua: "UserAgent", core: Core, key: tuple[str, str], tell: Callable[[Any], None], leg: LegName | None
+    ) -> None:
         self.core = core
         self.key = key
+        self.leg = leg
+        """Whom it serves, unless it is a registration."""
         self._ua = ua
         self._tell = tell
         self._timer: asyncio.TimerHandle | None = None
@@ -93,7 +97,8 @@ class TransactionUser:
         core: Any = self.core
         self.timed_out = status == 408
         self.send_failed = status == 503
-        self.perform(core.failed(request, status, now))
+        with telemetry.bound(**facts(self.leg)):
+            self.perform(core.failed(request, status, now))
 
     def unsendable(self, request: Request, error: Unresolvable) -> None:
         """There is nowhere to send a request to."""
@@ -111,7 +116,8 @@ class TransactionUser:
 
     def _tick(self) -> None:
         self._timer = None
-        self.perform(self.core.tick(self._ua.now()))
+        with telemetry.bound(**facts(self.leg)):
+            self.perform(self.core.tick(self._ua.now()))
 
     def drop(self) -> None:
         """Stop the timer; the process ends."""
@@ -123,8 +129,9 @@ class UserAgent:
     """One SIP socket and everything behind it."""
 
     def __init__(
-        self, agent: Agent, on_invite: Callable[[Request, Address], None], *, external_ip: str | None, options: bool
-    ) -> None:
+        self, agent: Agent, on_invite: Callable[[Request, Address], None], tracer: Tracer, *, external_ip: str | None,
+        options: bool,
+    ) -> None:  # fmt: skip
         self._agent = agent
         self._on_invite = on_invite
         self._external_ip = external_ip
@@ -138,6 +145,7 @@ class UserAgent:
         self._timer_due: float | None = None
         self._lookups: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
+        self._traffic = Traffic(tracer, self._loop.time)
 
     async def bind(self, address: HostPort) -> HostPort:
         """Open the socket; the real address. Raises PortInUse."""
@@ -192,12 +200,16 @@ class UserAgent:
             local = local_address_towards(host) if bound in ("0.0.0.0", "::") else bound
         return replace(self._agent, host=local, port=self._transport.port)
 
-    def add(self, core: Core, call_id: str, local_tag: str, tell: Callable[[Any], None]) -> TransactionUser:
-        """Let a core take part; its messages are those with this Call-ID and local tag."""
-        user = TransactionUser(self, core, (call_id, local_tag), tell)
+    def add(
+        self, core: Core, call_id: str, local_tag: str, tell: Callable[[Any], None], leg: LegName | None = None
+    ) -> TransactionUser:
+        """Let a core take part; its messages are those with this Call-ID and local tag. `leg`: whom it serves."""
+        user = TransactionUser(self, core, (call_id, local_tag), tell, leg)
         self._users[user.key] = user
         if isinstance(core, UasSession):
             self._invited[core.invite_key] = user
+        if leg is not None:
+            self._traffic.add(*user.key, leg, _invite_key(core))
         return user
 
     def forget(self, user: TransactionUser) -> None:
@@ -205,6 +217,8 @@ class UserAgent:
         self._users.pop(user.key, None)
         if isinstance(user.core, UasSession):
             self._invited.pop(user.core.invite_key, None)
+        if user.leg is not None:
+            self._traffic.remove(*user.key, _invite_key(user.core))
 
     # -- out --------------------------------------------------------------------------------------
 
@@ -261,15 +275,17 @@ class UserAgent:
         except ParseError as error:
             self._on_garbage(error, source)
             return
-        log.debug("sip.received", source=f"{source.host}:{source.port}", text=data.decode(errors="replace"))
-        MESSAGES.labels("in", _label(message)).inc()
+        at, leg = time.time(), self._traffic.received(message, data, source)
         if not self._answers_options and _is_ping(message):
             return  # before it can leave a transaction that waits for our answer
-        self._perform(self._layer.receive(message, source, self.now()))
+        with telemetry.bound(**facts(leg)):
+            self._perform(self._layer.receive(message, source, self.now()))
+        if leg is None:
+            self._traffic.began(message, data, source, at)
 
     def _on_garbage(self, error: ParseError, source: Address) -> None:
         UNPARSABLE.inc()
-        log.info("sip.bad_message", source=f"{source.host}:{source.port}", status=error.status, reason=error.reason)
+        log.info("sip.bad_message", source=str_of(source), status=error.status, reason=error.reason)
         response = error.response(new_token(8))
         if response is not None:
             self._transmit(response, source)
@@ -306,10 +322,9 @@ class UserAgent:
         try:
             self._transport.send(data, destination)
         except OSError as error:
-            log.warning("sip.not_sent", destination=f"{destination.host}:{destination.port}", error=str(error))
+            self._traffic.not_sent(message, destination, error)
             return False
-        log.debug("sip.sent", destination=f"{destination.host}:{destination.port}", text=data.decode(errors="replace"))
-        MESSAGES.labels("out", _label(message)).inc()
+        self._traffic.sent(message, data, destination)
         return True
 
     def _dispatch(self, message: Message, source: Address, cancels: Request | None) -> None:
@@ -358,5 +373,5 @@ def _is_ping(message: Message) -> bool:
     return isinstance(message, Request) and message.method == "OPTIONS" and message.to_tag is None
 
 
-def _label(message: Message) -> str:
-    return message.method if isinstance(message, Request) else f"{message.status // 100}xx"
+def _invite_key(core: Core) -> Key | None:
+    return core.invite_key if isinstance(core, UasSession) else None
