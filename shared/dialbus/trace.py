@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -43,6 +44,9 @@ _HEADER = re.compile(r"^([A-Za-z0-9.!%*_+`'~-]{1,64})([ \t]*:[ \t]*)\S[^\r\n]*(?
 _SDP_KEY = re.compile(r"^(a=crypto:\S+ \S+ \w+:|a=ice-pwd:)\S+", re.MULTILINE)
 
 
+_names_secret = lru_cache(maxsize=1024)(is_secret)
+
+
 def masked_message(text: str) -> str:
     """A SIP message as it may be shown: no credentials in headers, in URIs or in its SDP.
 
@@ -52,7 +56,7 @@ def masked_message(text: str) -> str:
 
 
 def _masked_header(header: re.Match[str]) -> str:
-    return f"{header[1]}{header[2]}{MASK}" if is_secret(header[1]) else header[0]
+    return f"{header[1]}{header[2]}{MASK}" if _names_secret(header[1]) else header[0]
 
 
 def plain(value: Any) -> Any:
@@ -101,7 +105,9 @@ class _Note:
         facts = plain(self.facts)
         facts = masked(facts | plain(self.more)) if isinstance(facts, dict) else {}
         facts.pop("call_id", None)
-        leg_id = self.leg_id or facts.pop("leg_id", None)
+        leg_id = facts.pop("leg_id", None) or self.leg_id
+        if facts.get("leg") == leg_id:  # so call the inputs of the call machine what they concern
+            facts.pop("leg", None)
         if len(whole := json.dumps(facts, ensure_ascii=False)) > MAX_TEXT:
             facts = {"cut": whole[:MAX_TEXT]}
         name, text = masked_message(self.name), self.text
