@@ -177,6 +177,8 @@ class Tracer:
     def log(self, facts: Mapping[str, Any]) -> None:
         """Keep a log line that has a `call_id`."""
         kept = {key: value for key, value in facts.items() if key not in _NOT_FACTS}
+        if kept.get("level") == "info":  # as most are
+            del kept["level"]
         self.note(str(facts["call_id"]), TraceKind.LOG, str(facts.get("event", "")), facts=kept)
 
     async def run(self) -> None:

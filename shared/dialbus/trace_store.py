@@ -20,7 +20,7 @@ from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import APIError, NotFoundError
 
-from dialbus.bus import CALLS_STREAM, SENDER, TRACE_STREAM, BusError
+from dialbus.bus import CALLS_STREAM, SENDER, SENT_AT, TRACE_STREAM, BusError
 from dialbus.contracts.base import from_token
 from dialbus.contracts.events import event_subject
 from dialbus.contracts.options import masked
@@ -274,7 +274,7 @@ def _lines(message: Msg) -> list[CallLine]:
         if message.subject.startswith("trace."):
             return _told(TraceLines.from_bytes(message.data))
         if message.subject.endswith(COMMAND_SEEN_SUFFIX):
-            return [_command(CommandSeen.from_bytes(message.data), _stored_at(message))]
+            return [_command(message)]
         return [_event(message)]
     except ValueError:
         return []
@@ -290,14 +290,19 @@ def _told(message: TraceLines) -> list[CallLine]:
     ]  # fmt: skip
 
 
-def _command(seen: CommandSeen, at: float) -> CallLine:
+def _command(message: Msg) -> CallLine:
+    seen = CommandSeen.from_bytes(message.data)
     facts = {name: value for name, value in seen.command.items() if name != "command"}
-    return CallLine(at, "gateway", "", COMMAND, str(seen.command.get("command")), facts={**facts, "via": seen.via})
+    return _sent(message, COMMAND, str(seen.command.get("command")), {**facts, "via": seen.via})
 
 
 def _event(message: Msg) -> CallLine:
-    service, _, instance = (message.headers or {}).get(SENDER, "").partition("/")
-    facts = json.loads(message.data) if message.data else {}
-    name = message.subject.rpartition(".")[2]
-    facts.pop("event", None)
-    return CallLine(_stored_at(message), service, instance, EVENT, name, facts=masked(facts))
+    facts = {name: value for name, value in json.loads(message.data).items() if name != "event"}
+    return _sent(message, EVENT, message.subject.rpartition(".")[2], masked(facts))
+
+
+def _sent(message: Msg, kind: str, name: str, facts: dict[str, Any]) -> CallLine:
+    """A line for what was sent to others anyway, by its sender's clock."""
+    headers = message.headers or {}
+    service, _, instance = headers.get(SENDER, "").partition("/")
+    return CallLine(float(headers.get(SENT_AT, _stored_at(message))), service, instance, kind, name, facts=facts)

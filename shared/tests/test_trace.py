@@ -145,11 +145,11 @@ async def test_the_task_sends_by_itself_also_what_threads_note() -> None:
     sent = Sent()
     tracer = Tracer("tts", "tts-1", sent)
     task = asyncio.create_task(tracer.run(), name="trace")
-    await asyncio.to_thread(tracer.log, {"call_id": "s.1", "event": "speech.done", "level": "info", "length": 12})
+    await asyncio.to_thread(tracer.log, {"call_id": "s.1", "event": "speech.done", "level": "error", "length": 12})
     await asyncio.wait_for(sent.came.wait(), 5)
     task.cancel()
     (line,) = sent.lines
-    assert (line.kind, line.name, line.facts) == (TraceKind.LOG, "speech.done", {"level": "info", "length": 12})
+    assert (line.kind, line.name, line.facts) == (TraceKind.LOG, "speech.done", {"level": "error", "length": 12})
 
 
 async def test_without_a_bus_to_tell_nothing_is_kept() -> None:

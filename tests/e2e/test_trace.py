@@ -83,7 +83,7 @@ async def test_a_call_is_told_in_order_while_it_lives_and_afterwards(exchange: E
         assert told[0].startswith(call_id)
         in_order(
             told,
-            r"gateway +command +invite .*via=socket",
+            r"gateway-1 +command +invite .*via=socket",
             r"gateway-1 +request +OpenSession .*answer=taken",
             r"sip-ua-1 +input ",
             r"sip-ua-1 +request +AllocateLeg .*worker.*media-1",
@@ -94,12 +94,12 @@ async def test_a_call_is_told_in_order_while_it_lives_and_afterwards(exchange: E
             r"sip-ua-1 +sip +-> +INVITE ",
             r"sip-ua-1 +sip +<- +SIP/2\.0 200",
             r"sip-ua-1 +event +answer",
-            r"gateway +command +tts .*text=Hello\.",
+            r"gateway-1 +command +tts .*text=Hello\.",
             r"sip-ua-1 +request +Playback",
             r"media-1 +request +Speak .*answer=\{.*tts-1",
             r"media-1 +event +trackStart .*p1",
             r"media-1 +event +trackEnd .*p1",
-            r"gateway +command +hangup",
+            r"gateway-1 +command +hangup",
             r"sip-ua-1 +sip +-> +BYE ",
             r"sip-ua-1 +event +hangup",
         )

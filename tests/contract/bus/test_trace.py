@@ -68,7 +68,7 @@ async def test_all_that_concerns_a_call_is_kept_in_order(traced: Bus, store: Tra
 
     lines = await kept(store, call_id, 5)
     assert names(lines) == [
-        ("gateway", "command", "tts"),
+        ("media", "command", "tts"),
         ("media", "sip-in", "INVITE sip:a:***@b SIP/2.0"),
         ("media", "request", "CloseLeg"),
         ("media", "request", "CloseLeg"),
