@@ -130,7 +130,7 @@ async def _until_signal(name: str, main: Any) -> int:
     loop = asyncio.get_running_loop()
     hurry = asyncio.Event()
     _hurry.set(hurry)
-    task = asyncio.ensure_future(main)
+    task = asyncio.create_task(main, name=name)
     told_to_stop: set[int] = set()
 
     def stop(number: int) -> None:

@@ -88,4 +88,5 @@ class Registrar:
             assert isinstance(user.core, Registration)
             user.perform(user.core.stop(self._ua.now()))
         if self._gone:
-            await asyncio.wait([asyncio.ensure_future(gone.wait()) for gone in self._gone], timeout=FAREWELL_S)
+            farewells = [asyncio.create_task(gone.wait(), name="farewell") for gone in self._gone]
+            await asyncio.wait(farewells, timeout=FAREWELL_S)
