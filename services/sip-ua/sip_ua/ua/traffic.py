@@ -100,12 +100,12 @@ class Traffic:
         if legs is None:
             return None
         if _may_begin_call(message, ours=ours):
-            return self._invited.get(server_key(message))
+            return self._invited.get(_invite_key(message))
         if len(legs) == 1:
             return next(iter(legs.values()))
         # From is whoever sent the request: of our requests, and of responses to them, that is us.
         tag = message.from_tag if isinstance(message, Request) is ours else message.to_tag
-        return legs.get(tag) if tag is not None else self._invited.get(server_key(message))
+        return legs.get(tag) if tag is not None else self._invited.get(_invite_key(message))
 
     def _note(self, kind: TraceKind, leg: LegName, data: bytes, peer: Address, at: float | None = None) -> None:
         text, remote = _text(data), {"remote": str_of(peer)}
@@ -125,6 +125,11 @@ def str_of(address: Address) -> str:
 
 def _may_begin_call(message: Message, *, ours: bool) -> bool:
     return not ours and isinstance(message, Request) and message.method == "INVITE" and message.to_tag is None
+
+
+def _invite_key(message: Message) -> Key:
+    """The transaction of the INVITE that this is, answers or cancels."""
+    return server_key(message)._replace(method="INVITE")
 
 
 def _text(data: bytes) -> str:
