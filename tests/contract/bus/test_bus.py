@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from dialbus.bus import Bus, Conflict, Later, NoReply, NoResponder, Refused, StreamedEvent, Subscription
 from dialbus.config import NatsConfig
@@ -40,6 +41,16 @@ async def test_a_request_is_taken_with_its_own_reply(bus: Bus, call_id: str) -> 
     await bus.serve(AllocateLeg, allocate, queue="test")
     request = AllocateLeg(call_id=call_id, main_track="m", server_track="s")
     assert await bus.request(request) == LegAllocated(worker=call_id, address="127.0.0.1", port=4000, ssrc=7)
+
+
+async def test_what_a_handler_raises_is_logged_with_its_call(bus: Bus, call_id: str) -> None:
+    async def fail(_: CloseLeg) -> Contract:
+        raise KeyError("x")
+
+    await bus.serve(CloseLeg, fail, call_id=call_id)
+    with capture_logs() as lines, pytest.raises(Refused):
+        await bus.request(CloseLeg(call_id=call_id))
+    assert [(line["event"], line["call_id"]) for line in lines] == [("bus.handler_failed", call_id)]
 
 
 async def test_refused_failed_silent_and_absent_are_told_apart(bus: Bus, call_id: str) -> None:
