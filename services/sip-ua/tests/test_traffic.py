@@ -5,7 +5,7 @@ import pytest
 from dialbus.contracts.trace import TraceLine, TraceLines
 from dialbus.trace import Tracer
 from sip_ua.sip.identity import server_key
-from sip_ua.sip.message import Message
+from sip_ua.sip.message import Headers, Message, Response
 from sip_ua.sip.parser import parse
 from sip_ua.sip.transaction_layer import Address
 from sip_ua.ua.traffic import LINGER_S, LegName, Traffic
@@ -113,6 +113,15 @@ async def test_a_call_to_ourselves_has_two_legs_with_one_call_id(watched: Watche
         ("call-out", "1"), ("call-out", "4"), ("call-out", "6"),
         ("call-in", "2"), ("call-in", "3"), ("call-in", "5"), ("call-in", "7"),
     ]  # fmt: skip
+
+
+async def test_an_answer_to_garbage_is_of_no_call_and_harms_none(watched: Watched) -> None:
+    watched.traffic.add("c", "theirs", OUTBOUND)
+    watched.traffic.add("c", "ours", INBOUND)
+    headers = (("Via", "?"), ("Call-ID", "c"), ("From", "<"), ("To", "<"), ("CSeq", "?"))
+    watched.traffic.sent(Response(400, "Bad", Headers(headers), b""), b"x", PEER)
+    watched.traffic.sent(Response(400, "Bad", Headers((("Call-ID", "\ufffd"),)), b""), b"x", PEER)
+    assert await watched.noted() == []
 
 
 async def test_copies_that_come_after_the_end_are_of_the_call_for_a_while(watched: Watched) -> None:

@@ -10,6 +10,7 @@ from prometheus_client import Counter
 from dialbus import telemetry
 from dialbus.contracts.trace import TraceKind
 from dialbus.trace import Tracer, masked_message
+from sip_ua.sip.grammar import GrammarError
 from sip_ua.sip.identity import Key, server_key
 from sip_ua.sip.message import Message, Request
 from sip_ua.sip.transaction_layer import Address
@@ -96,9 +97,15 @@ class Traffic:
         log.warning("sip.not_sent", destination=str_of(destination), error=str(error), **facts(leg))
 
     def _leg_of(self, message: Message, *, ours: bool) -> LegName | None:
-        legs = self._legs.get(message.call_id)
+        legs = self._legs.get(message.headers.get("Call-ID") or "")
         if legs is None:
             return None
+        try:
+            return self._one_of(legs, message, ours=ours)
+        except GrammarError:  # our answer to garbage repeats it
+            return None
+
+    def _one_of(self, legs: dict[str, LegName], message: Message, *, ours: bool) -> LegName | None:
         if _may_begin_call(message, ours=ours):
             return self._invited.get(_invite_key(message))
         if len(legs) == 1:
