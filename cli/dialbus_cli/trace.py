@@ -1,6 +1,6 @@
 """`dialbus trace`: a call's SIP messages, commands, events, inputs, requests and log lines, of all services, in order.
 
-Reads what the services keep on the bus (dialbus.trace_store), while the call lives (`--follow`) and after it has ended.
+Reads what the services keep on the bus (dialbus.bus.trace_store), while it lives (`--follow`) and after it ended.
 """
 
 import argparse
@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from dialbus.bus import BusError
+from dialbus.bus.trace_store import COMMAND, EVENT, CallLine, KeptCall, TraceStore
 from dialbus.config import ConfigError, NatsConfig, load, shown_url
 from dialbus.contracts.trace import TraceKind
-from dialbus.trace_store import COMMAND, EVENT, CallLine, KeptCall, TraceStore
 from dialbus_cli import running
 
 KINDS = (*(kind.value for kind in TraceKind), COMMAND, EVENT)

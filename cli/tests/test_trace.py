@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dialbus.trace_store import CallLine, KeptCall
+from dialbus.bus.trace_store import CallLine, KeptCall
 from dialbus_cli import running
 from dialbus_cli.__main__ import main
 from dialbus_cli.trace import NotFound, as_json, buses, listed, resolved, shown

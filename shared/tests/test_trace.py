@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import pytest
 
+from dialbus.bus.trace_store import HOLD_S, CallLine, Sorter, in_order
 from dialbus.contracts.media import CloseLeg
 from dialbus.contracts.options import CallOption
 from dialbus.contracts.session import CommandSeen
 from dialbus.contracts.speech import CancelSpeech
 from dialbus.contracts.trace import TraceKind, TraceLine, TraceLines
 from dialbus.trace import MAX_LINES, MAX_TEXT, MAX_WAITING, Tracer, masked_message, plain
-from dialbus.trace_store import HOLD_S, CallLine, Sorter, in_order
 
 INVITE = """INVITE sip:7301:hush@pbx.example SIP/2.0\r
 Via: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK1\r

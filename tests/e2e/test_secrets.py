@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from dialbus.bus import Bus
+from dialbus.bus.trace_store import TraceStore
 from dialbus.config import NatsConfig
 from dialbus.sessions import Sessions
-from dialbus.trace_store import TraceStore
 from tests.ensemble import Exchange, running
 from tests.harness import eventually, next_message
 from tests.peers.client import ApiClient

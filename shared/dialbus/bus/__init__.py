@@ -5,9 +5,9 @@ its producer waits for the stream's acknowledgement. Live audio is core NATS and
 """
 
 from dialbus.bus.audio import LiveAudio
-from dialbus.bus.connection import Subscription
+from dialbus.bus.connection import SENDER, SENT_AT, Subscription
 from dialbus.bus.errors import BusError, Conflict, Later, NoReply, NoResponder, Refused
-from dialbus.bus.events import SENDER, Events, StreamedEvent
+from dialbus.bus.events import Events, StreamedEvent
 from dialbus.bus.kv import Bucket, Buckets
 from dialbus.bus.requests import REFUSED, Requests
 from dialbus.bus.streams import CALLS_STREAM, RECORDS_STREAM, TRACE_STREAM
@@ -18,6 +18,7 @@ __all__ = [
     "RECORDS_STREAM",
     "REFUSED",
     "SENDER",
+    "SENT_AT",
     "TRACE_STREAM",
     "Bucket",
     "Bus",

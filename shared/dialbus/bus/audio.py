@@ -29,7 +29,7 @@ class LiveAudio(Connection):
             try:
                 frame = AudioFrame.received(call_id, track, message.headers, message.data)
             except ValueError as error:
-                log.warning("bus.bad_audio", subject=message.subject, error=str(error))
+                log.warning("bus.bad_audio", subject=message.subject, error=str(error), call_id=call_id)
                 return
             await handler(frame)
 

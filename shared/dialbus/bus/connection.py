@@ -1,6 +1,7 @@
 """One connection to NATS: made, kept, left; and what listens on it."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
@@ -20,6 +21,8 @@ from dialbus.trace import Tracer
 
 log = telemetry.get_logger()
 
+SENDER, SENT_AT = "Dialbus-Sender", "Dialbus-Sent-At"
+"""Headers of messages and events, for those who follow a call: service/instance, Unix epoch seconds."""
 STREAM_TIMEOUT_S = 2.0
 """How long one attempt to store something in a stream may take."""
 _LATE_REQUESTS_S = 0.1
@@ -125,6 +128,10 @@ class Connection:
         """Tell the server, and go on listening: `drain`, which forgets what comes late, has no public half."""
         await self._client._send_unsubscribe(inner._id)
         await self.flush()
+
+    def _headers(self) -> dict[str, str]:
+        sender = f"{self.service}/{self.instance}"
+        return {SENDER: sender, SENT_AT: f"{time.time():.6f}", **telemetry.trace_headers()}
 
     async def _send_trace(self, lines: TraceLines) -> bool:
         """Send trace lines, unless the server is away or behind with what matters."""

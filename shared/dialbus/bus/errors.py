@@ -8,11 +8,14 @@ Refused                      the answer is no
 Later                        not now: work comes back
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import nats.errors
+from nats.aio.msg import Msg
 from nats.js.errors import APIError
+from pydantic import ValidationError
 
 
 class BusError(Exception):
@@ -55,3 +58,17 @@ def translated() -> Iterator[None]:
         yield
     except (nats.errors.Error, APIError, TimeoutError) as error:
         raise BusError(str(error) or type(error).__name__) from error
+
+
+def call_of(message: Msg) -> dict[str, str]:
+    """Which call a message that could not be handled concerns, for the log."""
+    try:
+        fields = json.loads(message.data)
+    except ValueError:
+        return {}
+    return {"call_id": str(fields["call_id"])} if isinstance(fields, dict) and "call_id" in fields else {}
+
+
+def first_fault(error: ValidationError) -> str:
+    """What a schema has first against a message."""
+    return str(error.errors(include_url=False)[0]["msg"])

@@ -18,8 +18,6 @@ from dialbus.contracts.events import Event, event_subject
 
 log = telemetry.get_logger()
 
-SENDER = "Dialbus-Sender"
-"""Header of an event: service/instance, for those who follow a call."""
 _EMIT_GIVE_UP_S = 60.0
 _EVENTS_HEARTBEAT_S = 1.0
 """A consumer that a server's restart forgot is made anew after two to four of these."""
@@ -50,11 +48,7 @@ class Events(Connection):
 
     async def emit_raw(self, call_id: str, name: str, data: bytes) -> int:
         """`emit` for JSON that is ready."""
-        headers = {
-            "Nats-Msg-Id": secrets.token_hex(12),
-            SENDER: f"{self.service}/{self.instance}",
-            **telemetry.trace_headers(),
-        }
+        headers = {"Nats-Msg-Id": secrets.token_hex(12), **self._headers()}
         give_up_at = asyncio.get_running_loop().time() + _EMIT_GIVE_UP_S
         while True:
             try:
@@ -65,7 +59,8 @@ class Events(Connection):
             except (nats.errors.Error, TimeoutError, APIError) as error:
                 if asyncio.get_running_loop().time() >= give_up_at:
                     raise BusError(f"event {name} not stored: {error}") from error
-                log.warning("bus.event_not_stored", event_name=name, error=str(error) or type(error).__name__)
+                told = str(error) or type(error).__name__
+                log.warning("bus.event_not_stored", event_name=name, error=told, call_id=call_id)
                 await asyncio.sleep(0.1)
 
     async def last_sequence(self) -> int:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from dialbus import telemetry
 from dialbus.bus.connection import Connection, Subscription
-from dialbus.bus.errors import BusError, NoReply, NoResponder, Refused, translated
+from dialbus.bus.errors import BusError, NoReply, NoResponder, Refused, call_of, first_fault, translated
 from dialbus.contracts.base import Contract, Refusal, Request
 
 log = telemetry.get_logger()
@@ -29,7 +29,7 @@ class Requests(Connection):
         """Send to whoever listens now; nobody answers. Raises BusError when it can't leave."""
         self.tracer.message(message)
         with translated():
-            await self._client.publish(message.subject, message.to_bytes(), headers=telemetry.trace_headers())
+            await self._client.publish(message.subject, message.to_bytes(), headers=self._headers())
 
     async def request(self, message: Request[C], *, timeout_s: float = 2.0) -> C:
         """Ask and wait for *taken*. Raises NoResponder, NoReply or Refused."""
@@ -71,11 +71,11 @@ class Requests(Connection):
             try:
                 reply = await handler(request.from_bytes(message.data))
             except ValidationError as error:
-                await self._refuse(message, Refused(400, str(error.errors(include_url=False)[0]["msg"])))
+                await self._refuse(message, Refused(400, first_fault(error)))
             except Refused as refused:
                 await self._refuse(message, refused)
             except Exception as error:  # the boundary: one bad request never ends the worker
-                log.exception("bus.handler_failed", subject=message.subject)
+                log.exception("bus.handler_failed", subject=message.subject, **call_of(message))
                 await self._refuse(message, Refused(500, f"{type(error).__name__}: {error}"))
             else:
                 await self._respond(message, reply.to_bytes())
@@ -101,8 +101,8 @@ class Requests(Connection):
             try:
                 await handler(contract.from_bytes(message.data))
             except ValidationError as error:
-                log.warning("bus.bad_message", subject=message.subject, error=str(error.errors()[0]["msg"]))
+                log.warning("bus.bad_message", subject=message.subject, error=first_fault(error), **call_of(message))
             except Exception:  # the boundary: one bad message never ends the worker
-                log.exception("bus.handler_failed", subject=message.subject)
+                log.exception("bus.handler_failed", subject=message.subject, **call_of(message))
 
         return Subscription(await self._client.subscribe(contract.pattern(**subject), cb=deliver), self)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from dialbus import telemetry
 from dialbus.bus.connection import STREAM_TIMEOUT_S, Connection
-from dialbus.bus.errors import BusError, Later
+from dialbus.bus.errors import BusError, Later, call_of, first_fault
 from dialbus.contracts.base import Contract
 
 log = telemetry.get_logger()
@@ -59,12 +59,12 @@ class WorkQueues(Connection):
                 await handler(contract.from_bytes(message.data))
                 await message.ack()
             except ValidationError as error:
-                log.warning("bus.bad_work", subject=message.subject, error=str(error.errors()[0]["msg"]))
+                log.warning("bus.bad_work", subject=message.subject, error=first_fault(error), **call_of(message))
                 await message.term()
             except Later as later:
                 await message.nak(delay=later.delay_s)
             except Exception:  # the boundary: the item comes back, the worker goes on
-                log.exception("bus.work_failed", subject=message.subject)
+                log.exception("bus.work_failed", subject=message.subject, **call_of(message))
                 await message.nak(delay=1)
             finally:
                 held.cancel()

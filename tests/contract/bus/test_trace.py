@@ -9,13 +9,13 @@ import pytest
 import pytest_asyncio
 
 from dialbus.bus import Bus, BusError, NoResponder, Refused
+from dialbus.bus.trace_store import CallLine, TraceStore
 from dialbus.config import NatsConfig, TraceConfig
 from dialbus.contracts.base import Contract
 from dialbus.contracts.events import AddHistory, HangupEvent
 from dialbus.contracts.media import CloseLeg
 from dialbus.contracts.session import CommandSeen
 from dialbus.contracts.trace import TraceKind
-from dialbus.trace_store import CallLine, TraceStore
 from tests.harness import eventually
 
 HANGUP = HangupEvent(timestamp=1, track_id="s", start_time="a", hangup_time="b", reason="byCallee", initiator="callee")

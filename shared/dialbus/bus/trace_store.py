@@ -20,7 +20,9 @@ from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import APIError, NotFoundError
 
-from dialbus.bus import CALLS_STREAM, SENDER, SENT_AT, TRACE_STREAM, BusError
+from dialbus.bus.connection import SENDER, SENT_AT
+from dialbus.bus.errors import BusError
+from dialbus.bus.streams import CALLS_STREAM, TRACE_STREAM
 from dialbus.contracts.base import from_token
 from dialbus.contracts.events import event_subject
 from dialbus.contracts.options import masked
