@@ -11,7 +11,7 @@ import re
 import sys
 import time
 from collections.abc import AsyncGenerator, Iterable, Iterator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -122,13 +122,29 @@ def buses(nats: str | None, conf: Path | None) -> list[str]:
 # -- the command ----------------------------------------------------------------------------------
 
 
-async def _show(store: TraceStore, arguments: argparse.Namespace) -> None:
-    if arguments.list:
-        calls = await store.calls()
-        for text in listed(calls, time.time()):
-            print(text)
-        return
-    call_id = resolved(arguments.call, await store.calls())
+async def _run(arguments: argparse.Namespace) -> None:
+    """Find the call on whichever bus has it. Raises NotFound, BusError, ConfigError."""
+    stores: list[tuple[KeptCall, TraceStore]] = []
+    failures: list[BusError] = []
+    urls = buses(arguments.nats, arguments.conf)
+    async with AsyncExitStack() as stack:
+        for url in urls:
+            try:
+                store = await stack.enter_async_context(TraceStore.connect(url))
+                stores += [(call, store) for call in await store.calls()]
+            except BusError as error:
+                failures.append(BusError(f"no bus at {shown_url(url)} ({error}); --nats URL names another one"))
+        if len(failures) == len(urls):
+            raise failures[0]
+        calls = sorted((call for call, _ in stores), key=lambda call: call.last_at, reverse=True)
+        if arguments.list:
+            print("\n".join(listed(calls, time.time())))
+            return
+        call_id = resolved(arguments.call, calls)
+        await _show(next(store for call, store in stores if call.call_id == call_id), call_id, arguments)
+
+
+async def _show(store: TraceStore, call_id: str, arguments: argparse.Namespace) -> None:
     since: float | None = None
     async with aclosing(_wanted(store.lines(call_id, follow=arguments.follow), arguments)) as lines:
         async for line in lines:
@@ -149,21 +165,6 @@ async def _wanted(
         async for line in lines:
             if line.kind not in arguments.without:
                 yield line
-
-
-async def _run(arguments: argparse.Namespace) -> None:
-    """Look at each bus until one has the call. Raises NotFound, BusError, ConfigError."""
-    failures: list[Exception] = []
-    for url in buses(arguments.nats, arguments.conf):
-        try:
-            async with TraceStore.connect(url) as store:
-                await _show(store, arguments)
-                return
-        except BusError as error:
-            failures.append(BusError(f"no bus at {shown_url(url)} ({error}); --nats URL names another one"))
-        except NotFound as error:
-            failures.append(error)
-    raise next((error for error in failures if isinstance(error, NotFound)), failures[0])
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

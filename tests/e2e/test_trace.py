@@ -85,6 +85,7 @@ async def test_a_call_is_told_in_order_while_it_lives_and_afterwards(exchange: E
             told,
             r"gateway-1 +command +invite .*via=socket",
             r"gateway-1 +request +OpenSession .*answer=taken",
+            r"sip-ua-1 +input +ClientSaid .*invite",
             r"sip-ua-1 +request +AllocateLeg .*worker.*media-1",
             r"media-1 +log +leg\.allocated",
             r"sip-ua-1 +sip +-> +INVITE sip:.*remote=127\.0\.0\.1:",
@@ -94,6 +95,7 @@ async def test_a_call_is_told_in_order_while_it_lives_and_afterwards(exchange: E
             r"sip-ua-1 +sip +<- +SIP/2\.0 200",
             r"sip-ua-1 +event +answer",
             r"gateway-1 +command +tts .*text=Hello\.",
+            r"sip-ua-1 +input +ClientSaid .*tts",
             r"sip-ua-1 +request +Playback",
             r"media-1 +event +trackStart .*p1",
             r"media-1 +event +trackEnd .*p1",
@@ -115,7 +117,7 @@ async def test_a_call_is_told_in_order_while_it_lives_and_afterwards(exchange: E
     code, output = await trace(tmp_path, call_id, "--json", "--without", "sip,log")
     objects = [json.loads(line) for line in output.splitlines()]
     assert code == 0
-    assert {one["kind"] for one in objects} == {"command", "event", "request"}
+    assert {one["kind"] for one in objects} == {"command", "event", "input", "request"}
     assert [one["at"] for one in objects] == sorted(one["at"] for one in objects)
     assert HUSH not in output
 
