@@ -8,7 +8,8 @@ import pytest
 
 from dialbus.contracts.media import RemoteMedia
 from media.audio.codec import OpusCodec
-from media.endpoint.rtp import NoPort, RtpEndpoint, Sockets, local_address, open_sockets
+from media.endpoint.rtp import RtpEndpoint
+from media.endpoint.rtp_sockets import NoPort, Sockets, local_address, open_sockets
 from media.rtp import dtmf, packet, rtcp
 from media.rtp.jitter import IDLE
 from media.rtp.source import MediaSource

@@ -1,10 +1,6 @@
-"""One leg's end towards its remote party, and the one over RTP: its sockets, whose packets are believed, order
-restored, packets sent (RFC 3550).
-"""
+"""One leg's end over RTP: whose packets are believed, their order restored, packets and reports sent (RFC 3550)."""
 
 import errno
-import random
-import socket
 from collections import Counter, deque
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -25,94 +21,14 @@ from media.rtp.source import Address, Source, Verdict
 FRAME_UNITS = frame_samples(8000)
 """20 ms of G.711 or G.722: units of the RTP clock, and octets."""
 
-_LARGEST_DATAGRAM = 2048
 _MAX_PER_DRAIN = 64  # a flood on one port never starves the other legs of a tick
 _COMFORT_NOISE = 13  # RFC 3389: announces silence, which is what we play anyway
-_BIND_ATTEMPTS = 200
 _SILENCE = {"pcmu": b"\xff" * FRAME_UNITS, "pcma": b"\xd5" * FRAME_UNITS}
 """20 ms in each of the G.711 laws; a codec with a memory has to encode it."""
 
 
 _MAX_DIGITS = 32
 _PAUSE_PACKETS = 3  # of audio between two digits: 60 ms, so that the same digit again is another press to everybody
-
-
-class Endpoint(Protocol):
-    """What a leg and the engine need of the remote party's end, whatever it is made of.
-
-    Called from the tick, 50 times a second, and from requests; nothing here waits. In each tick the engine calls
-    `drain`, `next_payload` and then one of `send`, `send_silence` and `pass_over`.
-    """
-
-    accepted: int
-    """Packets, or messages, believed so far."""
-    heard_at: float | None
-    """When the last of them came."""
-
-    @property
-    def ssrc(self) -> int:
-        """Of what we send, as `trackEnd` tells it."""
-
-    @property
-    def codec(self) -> Codec | None:
-        """Of the leg now; None until it is known."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether audio can flow; until then playing and listening wait."""
-
-    @property
-    def sends(self) -> bool:
-        """Whether what we send now would reach somebody."""
-
-    @property
-    def on_hold(self) -> bool:
-        """Whether the remote party is on hold: nobody hears it."""
-
-    @property
-    def expects(self) -> bool:
-        """Whether the remote party is to send all the time, so that its silence means that it is gone."""
-
-    @property
-    def packets_sent(self) -> int:
-        """Packets, or messages, sent so far."""
-
-    def connect(self, remote: RemoteMedia, now: float) -> bool:
-        """An offer or answer took effect; True when the codec is another one. `remote.address` is an IP literal."""
-
-    def drain(self, now: float) -> list[str]:
-        """Take what has arrived; the digits pressed."""
-
-    def next_payload(self, now: float) -> bytes | Pcm | NoAudio:
-        """The octets of the next 20 ms in `codec`, or its samples where decoded already, or why there are none."""
-
-    def send(self, payload: bytes) -> None:
-        """Send 20 ms of audio in `codec`."""
-
-    def send_silence(self) -> None:
-        """There is nothing to hear for 20 ms: send what the remote party expects then, perhaps nothing."""
-
-    def send_dtmf(self, digit: str) -> None:
-        """Send a digit, when the remote party understands telephone-events."""
-
-    def pass_over(self, ticks: int = 1) -> None:
-        """Let so many times 20 ms pass without sending."""
-
-    def report(self, wall: float, now: float) -> None:
-        """Every 5 s: tell how it goes, where the protocol has reports. `wall` is Unix time."""
-
-    def statistics(self) -> JitterStatistics:
-        """How the remote party's stream arrives."""
-
-    def ignored(self) -> Counter[str]:
-        """What arrived and was not believed so far, by reason."""
-
-    def close(self) -> None:
-        """Say goodbye and give back what it holds."""
-
-
-class NoPort(Exception):
-    """No free pair of ports in the configured range."""
 
 
 class RtpTransport(Protocol):
@@ -139,71 +55,6 @@ class RtpTransport(Protocol):
 
     def close(self) -> None:
         """Give back what it holds."""
-
-
-class Sockets:
-    """The RTP socket on an even port and the RTCP socket on the next one, non-blocking: an `RtpTransport`."""
-
-    ready = True
-
-    def __init__(self, rtp_socket: socket.socket, rtcp_socket: socket.socket) -> None:
-        self.rtp = rtp_socket
-        self.rtcp = rtcp_socket
-        self.port: int = rtp_socket.getsockname()[1]
-        self.dropped: Counter[str] = Counter()
-
-    def receive(self) -> tuple[bytes, Address] | None:
-        return _receive(self.rtp)
-
-    def receive_control(self) -> tuple[bytes, Address] | None:
-        return _receive(self.rtcp)
-
-    def send(self, data: bytes, destination: Address) -> None:
-        self.rtp.sendto(data, destination)
-
-    def send_control(self, data: bytes, destination: Address) -> None:
-        self.rtcp.sendto(data, destination)
-
-    def close(self) -> None:
-        """Give the ports back."""
-        self.rtp.close()
-        self.rtcp.close()
-
-
-def open_sockets(
-    host: str, first_port: int, last_port: int, choose: Callable[[int], int] = random.randrange
-) -> Sockets:
-    """A pair on a random even port of the range; 0 as the first lets the system choose.
-
-    `choose(n)` gives a number below n. Raises NoPort.
-    """
-    first = first_port + first_port % 2
-    pairs = max(0, (last_port - first + 1) // 2)
-    ports = [first + 2 * choose(pairs) for _ in range(_BIND_ATTEMPTS)] if pairs and first else []
-    if first and pairs <= _BIND_ATTEMPTS:
-        ports += range(first, last_port, 2)
-    for port in ports or ([0] * _BIND_ATTEMPTS if first_port == 0 else []):
-        sockets = _bind_pair(host, port)
-        if sockets is not None:
-            return sockets
-    raise NoPort(f"no free RTP port on {host} in {first_port}-{last_port}")
-
-
-def local_address(bind_ip: str | None, external_ip: str | None, remote_host: str | None) -> str:
-    """The address to tell the remote party; `remote_host` is a literal IP address or unknown."""
-    if external_ip:
-        return external_ip
-    if bind_ip and not ip_address(bind_ip).is_unspecified:
-        return bind_ip
-    if remote_host:
-        family = socket.AF_INET6 if ":" in remote_host else socket.AF_INET
-        try:
-            with socket.socket(family, socket.SOCK_DGRAM) as probe:
-                probe.connect((remote_host, 9))  # sends nothing: asks the routing table
-                return str(probe.getsockname()[0])
-        except OSError:
-            pass
-    return "127.0.0.1"
 
 
 class RtpEndpoint:
@@ -482,34 +333,3 @@ class RtpEndpoint:
             send(data, destination)
         except OSError as error:  # a full buffer or a missing route: one packet is lost, as on any network
             self.dropped["send_" + errno.errorcode.get(error.errno or 0, "error").lower()] += 1
-
-
-def _receive(sock: socket.socket) -> tuple[bytes, Address] | None:
-    """One datagram and its source, or None when there is none."""
-    try:
-        data, source = sock.recvfrom(_LARGEST_DATAGRAM)
-    except BlockingIOError:
-        return None
-    except OSError:  # an ICMP error of something sent before; the next datagram comes with the next tick
-        return None
-    return data, (source[0], source[1])
-
-
-def _bind_pair(host: str, port: int) -> Sockets | None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    opened: list[socket.socket] = []
-    try:
-        for offset in (0, 1):
-            sock = socket.socket(family, socket.SOCK_DGRAM)
-            opened.append(sock)
-            sock.setblocking(False)
-            sock.bind((host, port + offset if port or not offset else opened[0].getsockname()[1] + 1))
-    except (OSError, OverflowError):
-        for sock in opened:
-            sock.close()
-        return None
-    if opened[0].getsockname()[1] % 2:
-        for sock in opened:
-            sock.close()
-        return None
-    return Sockets(*opened)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from media import metrics
-from media.endpoint.rtp import Endpoint
+from media.endpoint.endpoint import Endpoint
 
 
 @dataclass(slots=True)

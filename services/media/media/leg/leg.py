@@ -15,7 +15,7 @@ from dialbus.contracts import commands
 from dialbus.contracts.media import MAIN_LEG, AllocateLeg, ConfigureLeg, LegClosed, PlaybackCommand, RemoteMedia
 from dialbus.tasks import TaskSet
 from media.audio.codec import Codec
-from media.endpoint.rtp import Endpoint
+from media.endpoint.endpoint import Endpoint
 from media.leg.activity import Activity
 from media.leg.counts import LegCounts
 from media.leg.events import LegEvents

@@ -9,7 +9,7 @@ from media import metrics
 from media.audio.codec import Codec
 from media.audio.concealment import Concealer
 from media.audio.resample import live_resampler
-from media.endpoint.rtp import Endpoint
+from media.endpoint.endpoint import Endpoint
 from media.leg.events import LegEvents
 from media.leg.hearing import Hearing
 from media.leg.ledger import KEY as TURN

@@ -13,7 +13,9 @@ from dialbus.bus import Bus, Refused
 from dialbus.config import Config
 from dialbus.contracts.media import AllocateLeg, RemoteMedia
 from media.audio.codec import UnknownCodecError
-from media.endpoint.rtp import Endpoint, NoPort, RtpEndpoint, RtpTransport, local_address, open_sockets
+from media.endpoint.endpoint import Endpoint
+from media.endpoint.rtp import RtpEndpoint, RtpTransport
+from media.endpoint.rtp_sockets import NoPort, local_address, open_sockets
 from media.endpoint.socket import SocketEndpoint
 from media.rtp.source import MediaSource, ProvenSource, Source
 from media.webrtc import sdp

@@ -23,7 +23,7 @@ from dialbus.sessions import Sessions
 from dialbus.tasks import TaskSet
 from media import metrics
 from media.audio.vad import SpeechDetector
-from media.endpoint.rtp import Endpoint
+from media.endpoint.endpoint import Endpoint
 from media.files.fetch import Fetcher
 from media.files.loader import Loader
 from media.leg.leg import Leg, LegKey
