@@ -243,7 +243,7 @@ async def test_a_session_begins_only_when_the_one_before_has_ended(
 async def test_what_is_said_before_the_first_worker_is_there_is_recognised_in_order(
     heard: list[Heard], faults: list[tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arrival, "_AGAIN_S", 0.01)
+    monkeypatch.setattr(arrival, "_LOOK_S", 0.001)
     bus = FakeBus(*[NoResponder("asr.open")] * 5, TranscriptionOpened(worker="w1", model="m"))
     session = _start(bus, heard, faults, is_there=lambda: False)
     for index in (0, 1):
@@ -317,3 +317,15 @@ async def test_a_worker_that_is_lost_while_its_audio_is_sent_is_not_taken_for_th
 
     assert session.worker == "w2"
     assert [frame.sequence for frame in bus.frames] == [0, 0, 1]
+
+
+async def test_an_option_that_no_message_can_carry_is_one_error(
+    heard: list[Heard], faults: list[tuple[int, str]]
+) -> None:
+    session = _start(FakeBus(ValueError("surrogates not allowed")), heard, faults)
+    async with asyncio.timeout(2):
+        while session._tasks:
+            await session._tasks.wait()
+    await session.close(0.2)
+
+    assert faults == [(500, "recognition broke: ValueError")]

@@ -12,7 +12,7 @@ from dialbus.contracts.audio import AudioFrame
 from dialbus.contracts.base import Contract
 from dialbus.contracts.speech import CancelSpeech, Speak, SpeechTaken
 from media.speech import arrival
-from media.speech.synthesis import Speech
+from media.speech.synthesis import Synthesis
 
 
 class FakeBus:
@@ -82,9 +82,9 @@ def _frame(sequence: int, *samples: int, utterance: str = "u1", **more: Any) -> 
 
 async def _open(
     bus: FakeBus, watchdog_s: float = 10.0, *, is_there: Callable[[], bool] = lambda: True
-) -> tuple[Speech, Listener]:
+) -> tuple[Synthesis, Listener]:
     listener = Listener()
-    speech = Speech(cast(Bus, bus), "c", "server", watchdog_s, is_there=is_there)
+    speech = Synthesis(cast(Bus, bus), "c", "server", watchdog_s, is_there=is_there)
     await speech.start()
     return speech, listener
 
@@ -181,7 +181,7 @@ async def test_a_cancelled_utterance_is_told_to_the_worker_and_its_audio_ignored
 
 
 async def test_a_worker_that_comes_late_speaks_late_and_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrival, "_AGAIN_S", 0.02)
+    monkeypatch.setattr(arrival, "_LOOK_S", 0.002)
 
     class Late(FakeBus):
         async def overtaking(self) -> None:
@@ -243,3 +243,11 @@ async def test_a_cancellation_that_overtakes_the_answer_is_told_to_the_worker() 
 
     assert bus.said[1:] == [CancelSpeech(call_id="c", utterance_id="u1")]
     assert listener.told == []
+
+
+async def test_a_text_that_no_message_can_carry_is_skipped() -> None:
+    speech, listener = await _open(FakeBus(ValueError("surrogates not allowed")))
+    speech.request(_request(), listener)
+
+    assert await listener.until(1) == [("failed", "u1", 500, False)]
+    await speech.close()

@@ -34,7 +34,7 @@ from media.mix.join import Join, Joinable
 from media.mix.live import BridgeFeed, LiveSender
 from media.mix.mixing import Mix
 from media.mix.patch import Patches
-from media.speech.synthesis import Speech
+from media.speech.synthesis import Synthesis
 from media.turn import playback as core
 
 LegKey = tuple[str, str]
@@ -72,7 +72,7 @@ class Leg:
         self._outbox = Outbox(bus, self.call_id)
         self._events = LegEvents(allocation, self._outbox)
         self.tellings = Tellings(bus, allocation, self._outbox, self._tasks)
-        self._speech = Speech(
+        self._speech = Synthesis(
             bus, self.call_id, bus_track(allocation, "server"), is_there=lambda: resources.is_there("tts")
         )
         self._live = LiveSender("/".join(self.key))

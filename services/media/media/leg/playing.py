@@ -15,7 +15,7 @@ from media.leg import translate
 from media.leg.events import LegEvents
 from media.leg.ledger import TurnLedger
 from media.leg.tellings import Tellings
-from media.speech.synthesis import Speech
+from media.speech.synthesis import Synthesis
 from media.turn import playback as core
 from media.turn.input_timeout import InputTimeout
 
@@ -30,7 +30,7 @@ class Playing:
         playback: core.Playback,
         rate_hz: int,
         ssrc: int,
-        speech: Speech,
+        speech: Synthesis,
         loader: Loader,
         events: LegEvents,
         tellings: Tellings,

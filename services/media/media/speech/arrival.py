@@ -15,7 +15,8 @@ from dialbus.contracts.base import Contract, Request
 
 WAIT_S = 10.0
 """How long a first worker is waited for."""
-_AGAIN_S = 0.25
+_LOOK_S = 0.1
+_LOOKS = 10  # until it is asked again though nobody was heard: a heartbeat may get lost
 
 R = TypeVar("R", bound=Contract)
 
@@ -42,4 +43,7 @@ async def ask(
             if all_full or loop.time() >= give_up_at:
                 raise
         waiting()
-        await asyncio.sleep(_AGAIN_S)
+        for _ in range(_LOOKS):
+            await asyncio.sleep(_LOOK_S)
+            if is_there():
+                break

@@ -98,7 +98,7 @@ class Recognition:
         self._sending = asyncio.Lock()
         self._all_final = asyncio.Event()
         self._all_final.set()
-        self._tasks = TaskSet()
+        self._tasks = TaskSet(lambda _task, error: self._tell(500, f"recognition broke: {type(error).__name__}"))
         self._subscription: Subscription | None = None
 
     def start(self, after: Awaitable[None] | None = None) -> None:

@@ -43,7 +43,7 @@ class _Awaited:
     first_audio_at: float | None = None
 
 
-class Speech:
+class Synthesis:
     """Asks tts workers for one leg."""
 
     def __init__(
@@ -114,6 +114,9 @@ class Speech:
             awaited = self._awaited.get(request.utterance_id)
             if awaited is not None and awaited.first_audio_at is None:
                 self._fail(request.utterance_id, 504, f"the tts worker did not answer: {error}", fatal=True)
+        except Exception as error:  # the boundary of one text: it is skipped, and the playback goes on
+            self._log.exception("speech.broken", utterance=request.utterance_id)
+            self._fail(request.utterance_id, 500, f"the text can't be sent: {type(error).__name__}", fatal=False)
 
     async def _on_frame(self, frame: AudioFrame) -> None:
         awaited = self._awaited.get(frame.utterance)
