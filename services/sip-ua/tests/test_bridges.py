@@ -7,7 +7,7 @@ import pytest
 
 from dialbus.contracts.commands import command_from
 from dialbus.contracts.events import ErrorEvent, Event, TrackEnd, TrackStart
-from dialbus.contracts.media import MOST_BRIDGES, BridgeLeg, UnbridgeLeg
+from dialbus.contracts.media import MAX_BRIDGES, BridgeLeg, UnbridgeLeg
 from dialbus.contracts.session import CallState, CallType
 from sip_ua.call.effects import AnswerBridge, Ask, AskBridge, Effect, Emit, LeaveBridge
 from sip_ua.call.inputs import BridgeAgreed, BridgeLeft, BridgeRefused, BridgeWanted, ClientSaid, Input, MediaReady
@@ -178,17 +178,17 @@ def test_a_call_that_ended_while_the_other_agreed_is_left() -> None:
 
 def test_bridges_are_bounded() -> None:
     story = Story().invited().answered()
-    for number in range(MOST_BRIDGES + 1):
+    for number in range(MAX_BRIDGES + 1):
         story.command("bridge", targetSessionId=f"s.{number}")
-    assert len([effect for effect in story.log if isinstance(effect, AskBridge)]) == MOST_BRIDGES
+    assert len([effect for effect in story.log if isinstance(effect, AskBridge)]) == MAX_BRIDGES
     assert story.event("error").code == 409
 
 
 def test_no_more_others_can_bridge_to_a_call_than_it_can_itself() -> None:
     town = Town("a")
-    for number in range(MOST_BRIDGES):
+    for number in range(MAX_BRIDGES):
         town.take("a", BridgeWanted(f"s.{number}"))
-    assert town.answers["a"] == [None] * MOST_BRIDGES
+    assert town.answers["a"] == [None] * MAX_BRIDGES
     town.take("a", BridgeWanted("s.0"))
     assert town.answers["a"][-1] is None, "it replaces its track"
     town.log["a"].clear()

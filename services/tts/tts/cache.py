@@ -7,15 +7,14 @@ import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
+from dialbus.audio import Pcm
 
 
 @dataclass(frozen=True)
 class CachedSpeech:
     """One utterance: `pcm` is int16[n], mono, at `rate_hz`, of unity volume."""
 
-    pcm: NDArray[np.int16]
+    pcm: Pcm
     rate_hz: int
 
     @property

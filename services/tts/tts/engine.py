@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from piper import PiperVoice
 from piper.config import PiperConfig
 
+from dialbus.audio import Pcm
 from tts.errors import InvalidRequest, SynthesisFailed, VoiceBroken
 from tts.phrasing import phrases_of, spoken_form
 from tts.piper_graph import CannotSplit, Samples, SplitVoice, WholeVoice, discard, split
@@ -39,7 +40,7 @@ WARM_UP_OTHER = "A, e, i, o, u: 1, 2, 3, 4."
 class AudioChunk:
     """A piece of an utterance: `pcm` is int16[n], mono, n > 0, at `rate_hz`; `phrase` is what is being said."""
 
-    pcm: NDArray[np.int16]
+    pcm: Pcm
     rate_hz: int
     phrase: str
 

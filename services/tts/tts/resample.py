@@ -4,6 +4,8 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from dialbus.audio import Pcm
+
 # Above the knee the limiter bends instead of cutting; below it nothing changes.
 KNEE = 0.8
 UNITY_VOLUME = 5.0
@@ -14,7 +16,7 @@ def gain_of(volume: float) -> float:
     return min(max(volume, 0.0), 10.0) / UNITY_VOLUME
 
 
-def to_pcm16(samples: NDArray[np.float32], gain: float = 1.0) -> NDArray[np.int16]:
+def to_pcm16(samples: NDArray[np.float32], gain: float = 1.0) -> Pcm:
     """Samples in [-1, 1] times `gain` as int16, limited above `KNEE` by a curve without a corner.
 
     A hard clip of loud vowels is heard as crackle on G.711; tanh joins at the knee with slope 1.
@@ -25,11 +27,11 @@ def to_pcm16(samples: NDArray[np.float32], gain: float = 1.0) -> NDArray[np.int1
         room = 1.0 - KNEE
         bent = KNEE + room * np.tanh((size - KNEE) / room)
         scaled = np.where(size > KNEE, np.copysign(bent, scaled), scaled)
-    pcm: NDArray[np.int16] = np.rint(scaled * 32767.0).astype(np.int16)
+    pcm: Pcm = np.rint(scaled * 32767.0).astype(np.int16)
     return pcm
 
 
-def with_volume(pcm: NDArray[np.int16], volume: float) -> NDArray[np.int16]:
+def with_volume(pcm: Pcm, volume: float) -> Pcm:
     """Finished PCM of unity volume at another volume; the same array when nothing changes."""
     gain = gain_of(volume)
     if gain == 1.0:
@@ -37,7 +39,7 @@ def with_volume(pcm: NDArray[np.int16], volume: float) -> NDArray[np.int16]:
     return to_pcm16(pcm.astype(np.float32) / np.float32(32767.0), gain)
 
 
-def resample(pcm: NDArray[np.int16], from_hz: int, to_hz: int) -> NDArray[np.int16]:
+def resample(pcm: Pcm, from_hz: int, to_hz: int) -> Pcm:
     """A whole utterance at another rate; the same array when the rates are equal."""
     if from_hz == to_hz or not pcm.size:
         return pcm

@@ -21,7 +21,7 @@ R = TypeVar("R", bound=Contract)
 MAIN_LEG = "main"
 REFER_LEG = "refer"
 """The second leg of a transfer."""
-MOST_BRIDGES = 16
+MAX_BRIDGES = 16
 """Of one call to others at once: each adds 50 frames a second to its media worker's work."""
 
 PlaybackCommand = Annotated[

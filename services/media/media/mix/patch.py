@@ -7,7 +7,7 @@ import numpy as np
 from dialbus.audio import Pcm
 from dialbus.bus import Bus, Refused, Subscription
 from dialbus.contracts.audio import BRIDGE, AudioFrame
-from dialbus.contracts.media import MOST_BRIDGES
+from dialbus.contracts.media import MAX_BRIDGES
 from media.mix.live import BridgeFeed
 from media.mix.mixing import BridgedPartySource, Mix
 
@@ -33,8 +33,8 @@ class Patches:
         async with self._changing:
             if self._closed:
                 raise Refused(409, "the leg is closed")
-            if other not in self._subscriptions and len(self._subscriptions) >= MOST_BRIDGES:
-                raise Refused(409, f"the call has {MOST_BRIDGES} bridges already")
+            if other not in self._subscriptions and len(self._subscriptions) >= MAX_BRIDGES:
+                raise Refused(409, f"the call has {MAX_BRIDGES} bridges already")
             await self._remove(other)
             source = BridgedPartySource(f"bridge:{self._call_id}:to:{other}")
 

@@ -8,7 +8,7 @@ may bridge to each other at the same time: the second one to switch on replaces 
 from dataclasses import dataclass, field
 
 from dialbus.contracts.events import TrackEnd, TrackStart
-from dialbus.contracts.media import MOST_BRIDGES, BridgeLeg, UnbridgeLeg
+from dialbus.contracts.media import MAX_BRIDGES, BridgeLeg, UnbridgeLeg
 from sip_ua.call.clock import Clock, Moment
 from sip_ua.call.effects import Ask, AskBridge, Effect, Emit, LeaveBridge
 
@@ -26,7 +26,7 @@ class Bridges:
 
     def has_room_for(self, other: str) -> bool:
         """Whether a bridge to this call would not be one too many."""
-        return other in self or len(self.asked.keys() | self.on.keys()) < MOST_BRIDGES
+        return other in self or len(self.asked.keys() | self.on.keys()) < MAX_BRIDGES
 
     @property
     def tracks(self) -> tuple[str, ...]:
