@@ -301,20 +301,20 @@ def test_challenge_after_a_cancel_is_not_answered() -> None:
 def test_no_response_at_all_is_a_408_without_cancel() -> None:
     dialled = Dialled()
     effects = dialled.call.failed(dialled.invite, 408, 32.0)
-    assert (wire(effects), told(effects)) == ([], [Refused(408, "Request Timeout")])
+    assert (wire(effects), told(effects)) == ([], [Refused(408, "Request Timeout", local=True)])
 
 
 def test_ringing_for_too_long_is_a_408_with_cancel() -> None:
     dialled = Dialled()
     dialled.reply(180)
     effects = dialled.call.failed(dialled.invite, 408, 181.0)
-    assert (wire(effects), told(effects)) == (["CANCEL"], [Refused(408, "Request Timeout")])
+    assert (wire(effects), told(effects)) == (["CANCEL"], [Refused(408, "Request Timeout", local=True)])
     assert dialled.call.failed(dialled.invite, 408, 213.0) == []
 
 
 def test_transport_failure_is_a_503() -> None:
     dialled = Dialled()
-    assert told(dialled.call.failed(dialled.invite, 503, 0.0)) == [Refused(503, "Service Unavailable")]
+    assert told(dialled.call.failed(dialled.invite, 503, 0.0)) == [Refused(503, "Service Unavailable", local=True)]
 
 
 def test_hang_up_sends_bye_with_both_kinds_of_headers_and_the_command_wins() -> None:

@@ -215,7 +215,7 @@ def test_call_to_nobody_is_a_408_after_32_s() -> None:
     ann = Phone(wire, "192.0.2.1", passive)
     call = dial(ann, "192.0.2.2")
     wire.run(ann, until=32.0)
-    assert (wire.carried, ann.told) == (7, [Refused(408, "Request Timeout")])
+    assert (wire.carried, ann.told) == (7, [Refused(408, "Request Timeout", local=True)])
     wire.run(ann, until=99.0)
     assert call.finished
 
@@ -226,9 +226,9 @@ def test_ringing_can_have_a_limit_of_its_own(limit_s: float) -> None:
     ann, bob = Phone(wire, "192.0.2.1", passive), Phone(wire, "192.0.2.2", only_ring)
     dial(ann, "192.0.2.2", ringing_limit_s=limit_s)
     wire.run(ann, bob, until=limit_s - 1)
-    assert Refused(408, "Request Timeout") not in ann.told
+    assert Refused(408, "Request Timeout", local=True) not in ann.told
     wire.run(ann, bob, until=limit_s + 1)
-    assert ann.told[-1] == Refused(408, "Request Timeout")
+    assert ann.told[-1] == Refused(408, "Request Timeout", local=True)
 
 
 def test_call_that_only_rings_is_a_408_after_180_s_and_leaves_nothing_behind() -> None:
@@ -236,7 +236,7 @@ def test_call_that_only_rings_is_a_408_after_180_s_and_leaves_nothing_behind() -
     ann, bob = Phone(wire, "192.0.2.1", passive), Phone(wire, "192.0.2.2", only_ring)
     call = dial(ann, "192.0.2.2")
     wire.run(ann, bob, until=181.0)
-    assert ann.told[-1] == Refused(408, "Request Timeout")
+    assert ann.told[-1] == Refused(408, "Request Timeout", local=True)
     assert bob.told == [Offered(OFFER), Cancelled()]
     wire.run(ann, bob, until=260.0)
     assert call.finished

@@ -221,8 +221,10 @@ class SipLeg:
                 self._on_progress(effect)
             case sip.Answered():
                 self._on_answered(effect)
-            case sip.Refused(status, reason):
-                self._on_refused(status, reason)
+            case sip.Refused(503, _, local=True):
+                self._tell(inputs.LegFailed("the callee can't be reached", 503, **self._of))
+            case sip.Refused(status, reason, local):
+                self._tell(inputs.LegRefused(status, reason, local, **self._of))
             case sip.Cancelled() if isinstance(self._core, UasSession):
                 self._tell(inputs.LegCancelled(**self._of))
             case sip.RemoteHangUp() | sip.SessionExpired():
@@ -267,13 +269,6 @@ class SipLeg:
         remote = self._media.remote
         assert remote is not None
         self._tell(inputs.LegAnswered(body, remote, **self._of))
-
-    def _on_refused(self, status: int, reason: str) -> None:
-        assert self._user is not None
-        if self._user.send_failed:
-            self._tell(inputs.LegFailed("the callee can't be reached", 503, **self._of))
-        else:
-            self._tell(inputs.LegRefused(status, reason, self._user.timed_out, **self._of))
 
     def _on_answer(self, body: bytes | None) -> None:
         """The answer to an offer of ours (delayed offer, re-INVITE without SDP), or a plain ACK."""

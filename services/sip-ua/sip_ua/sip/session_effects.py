@@ -43,6 +43,8 @@ class Refused:
 
     status: int
     reason: str
+    local: bool = False
+    """The 408 or 503 is ours, not the peer's word."""
 
 
 @dataclass(frozen=True, slots=True)

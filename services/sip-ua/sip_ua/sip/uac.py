@@ -212,11 +212,11 @@ def cancel(session: UacSession, _: HangUp) -> None:
 
 
 def on_no_response(session: UacSession, failed: InviteFailed) -> None:
-    session.close(State.GIVEN_UP, Refused(failed.status, REASON_PHRASES[failed.status]))
+    session.close(State.GIVEN_UP, Refused(failed.status, REASON_PHRASES[failed.status], local=True))
 
 
 def on_no_answer(session: UacSession, failed: InviteFailed) -> None:
-    session.close(State.ENDED, Refused(failed.status, REASON_PHRASES[failed.status]))
+    session.close(State.ENDED, Refused(failed.status, REASON_PHRASES[failed.status], local=True))
     session.send_cancel()
 
 

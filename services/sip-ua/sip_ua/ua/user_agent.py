@@ -65,10 +65,6 @@ class TransactionUser:
         self._ua = ua
         self._tell = tell
         self._timer: asyncio.TimerHandle | None = None
-        self.timed_out = False
-        """The last failure was ours: no answer in time, rather than a refusal."""
-        self.send_failed = False
-        """The last failure was ours: the request could not leave."""
 
     def perform(self, effects: Sequence[Any]) -> None:
         """Send what is to be sent, tell the rest, and set the timer anew."""
@@ -95,8 +91,6 @@ class TransactionUser:
     def failed(self, request: Request, status: int, now: float) -> None:
         """The layer gave up on a request."""
         core: Any = self.core
-        self.timed_out = status == 408
-        self.send_failed = status == 503
         with telemetry.bound(**facts(self.leg)):
             self.perform(core.failed(request, status, now))
 
