@@ -28,8 +28,9 @@ from sip_ua.sip.uac import UacSession
 from sip_ua.sip.uas import UasSession
 from sip_ua.sip.uri import NameAddr
 from sip_ua.ua.traffic import LegName
+from sip_ua.ua.transaction_user import TransactionUser
 from sip_ua.ua.transport import is_ip, resolve
-from sip_ua.ua.user_agent import TransactionUser, UserAgent
+from sip_ua.ua.user_agent import UserAgent
 
 log = telemetry.get_logger()
 

@@ -16,8 +16,9 @@ from sip_ua.sip.digest import Credentials
 from sip_ua.sip.grammar import GrammarError
 from sip_ua.sip.registration import Registered, Registration, RegistrationFailed, Unregistered
 from sip_ua.sip.uri import escape_user, parse_uri
+from sip_ua.ua.transaction_user import TransactionUser
 from sip_ua.ua.transport import resolve
-from sip_ua.ua.user_agent import TransactionUser, UserAgent, new_token
+from sip_ua.ua.user_agent import UserAgent, new_token
 
 log = telemetry.get_logger()
 

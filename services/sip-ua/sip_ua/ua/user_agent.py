@@ -7,10 +7,10 @@ INVITE that belongs to none is handed to `on_invite`, everything else outside a 
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from prometheus_client import Counter, Gauge
 
@@ -18,15 +18,15 @@ from dialbus import telemetry
 from dialbus.config import HostPort
 from dialbus.trace import Tracer
 from sip_ua.errors import Unresolvable
-from sip_ua.sip.agent import Agent, SendAck, SendRequest, SendResponse
+from sip_ua.sip.agent import Agent, SendRequest
 from sip_ua.sip.identity import Key, server_key
-from sip_ua.sip.invite_session import InviteSession
 from sip_ua.sip.message import Message, Request, Response, write
 from sip_ua.sip.parser import ParseError, is_keepalive, parse
 from sip_ua.sip.transaction_layer import Address, Failed, Finished, LayerEffect, Received, TransactionLayer, Transmit
 from sip_ua.sip.uas import UasSession, answer_outside_dialog
 from sip_ua.sip.uri import Uri
 from sip_ua.ua.traffic import LegName, Traffic, facts, str_of
+from sip_ua.ua.transaction_user import Core, TransactionUser
 from sip_ua.ua.transport import UdpTransport, is_ip, local_address_towards, resolve
 
 log = telemetry.get_logger()
@@ -40,83 +40,6 @@ _TOKEN_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012345678
 def new_token(length: int = 16) -> str:
     """A fresh alphanumeric string that nobody can guess."""
     return "".join(secrets.choice(_TOKEN_ALPHABET) for _ in range(length))
-
-
-class Core(Protocol):
-    """What INVITE sessions and registrations have in common (`sip_ua.sip`)."""
-
-    @property
-    def deadline(self) -> float | None: ...
-    @property
-    def finished(self) -> bool: ...
-    def tick(self, now: float) -> Sequence[Any]: ...
-
-
-class TransactionUser:
-    """A core with its timer, its transmissions performed, everything else told to `tell`. The TU of RFC 3261 §6."""
-
-    def __init__(
-        self, ua: "UserAgent", core: Core, key: tuple[str, str], tell: Callable[[Any], None], leg: LegName | None
-    ) -> None:
-        self.core = core
-        self.key = key
-        self.leg = leg
-        """Whom it serves, unless it is a registration."""
-        self._ua = ua
-        self._tell = tell
-        self._timer: asyncio.TimerHandle | None = None
-
-    def perform(self, effects: Sequence[Any]) -> None:
-        """Send what is to be sent, tell the rest, and set the timer anew."""
-        for effect in effects:
-            match effect:
-                case SendRequest():
-                    self._ua.send_request(self, effect)
-                case SendAck(request, next_hop):
-                    self._ua.send_ack(request, next_hop)
-                case SendResponse(response):
-                    self._ua.send_response(response)
-                case _:
-                    self._tell(effect)
-        self._rearm()
-
-    def receive(self, message: Message, now: float, cancels: Request | None) -> None:
-        """A message of this user's dialog or transactions."""
-        core: Any = self.core
-        if isinstance(core, InviteSession):
-            self.perform(core.receive(message, now, cancels))
-        elif isinstance(message, Response):
-            self.perform(core.receive(message, now))
-
-    def failed(self, request: Request, status: int, now: float) -> None:
-        """The layer gave up on a request."""
-        core: Any = self.core
-        with telemetry.bound(**facts(self.leg)):
-            self.perform(core.failed(request, status, now))
-
-    def unsendable(self, request: Request, error: Unresolvable) -> None:
-        """There is nowhere to send a request to."""
-        log.warning("sip.unresolvable", method=request.method, error=str(error))
-        self.failed(request, 503, self._ua.now())
-
-    def _rearm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self.core.finished:
-            self._ua.forget(self)
-        elif self.core.deadline is not None:
-            self._timer = self._ua.call_at(self.core.deadline, self._tick)
-
-    def _tick(self) -> None:
-        self._timer = None
-        with telemetry.bound(**facts(self.leg)):
-            self.perform(self.core.tick(self._ua.now()))
-
-    def drop(self) -> None:
-        """Stop the timer; the process ends."""
-        if self._timer is not None:
-            self._timer.cancel()
 
 
 class UserAgent:
