@@ -1,6 +1,7 @@
 """Which call a SIP message is noted for."""
 
 import pytest
+from structlog.testing import capture_logs
 
 from dialbus.contracts.trace import TraceLine, TraceLines
 from dialbus.trace import Tracer
@@ -67,10 +68,15 @@ async def watched() -> Watched:
 
 
 async def test_the_invite_that_begins_a_call_is_noted_when_the_call_is_there(watched: Watched) -> None:
-    assert watched.traffic.received(INVITE, b"INVITE sip:b@x SIP/2.0\r\n", PEER) is None
-    watched.traffic.add("c", "ours", INBOUND, server_key(INVITE))
-    watched.traffic.sent(TRYING, b"SIP/2.0 100 Trying\r\n", PEER)
-    watched.traffic.began(INVITE, b"INVITE sip:b:hush@x SIP/2.0\r\n\r\n", PEER, 5.0)
+    with capture_logs() as logged:
+        assert watched.traffic.received(INVITE, b"INVITE sip:b@x SIP/2.0\r\n", PEER) is None
+        watched.traffic.add("c", "ours", INBOUND, server_key(INVITE))
+        watched.traffic.sent(TRYING, b"SIP/2.0 100 Trying\r\n", PEER)
+        watched.traffic.began(INVITE, b"INVITE sip:b:hush@x SIP/2.0\r\n\r\n", PEER, 5.0)
+    assert [(line["event"], line["call_id"]) for line in logged] == [
+        ("sip.sent", "call-in"),
+        ("sip.received", "call-in"),
+    ]
     (_, trying), (call_id, invite) = await watched.noted()
     assert (call_id, invite.at, invite.leg_id, invite.kind) == ("call-in", 5.0, "main", "sip-in")
     assert (invite.name, invite.text) == ("INVITE sip:b:***@x SIP/2.0", "INVITE sip:b:***@x SIP/2.0\r\n\r\n")

@@ -70,17 +70,23 @@ class Traffic:
         """A message has come; the leg it is of."""
         MESSAGES.labels("in", _label(message)).inc()
         leg = self._leg_of(message, ours=False)
-        if log.is_enabled_for(logging.DEBUG):
-            log.debug("sip.received", source=str_of(source), text=masked_message(_text(data)), **facts(leg))
+        if leg is not None or not _may_begin_call(message, ours=False):
+            self._log_received(leg, data, source)
         if leg is not None:
             self._note(TraceKind.SIP_IN, leg, data, source)
         return leg
 
     def began(self, message: Message, data: bytes, source: Address, at: float) -> None:
-        """What came at this Unix time and was nobody's may have begun a leg."""
+        """What came at this Unix time and was nobody's may have begun a leg; its log line waited for the call's id."""
         leg = self._leg_of(message, ours=False)
+        if _may_begin_call(message, ours=False):
+            self._log_received(leg, data, source)
         if leg is not None:
             self._note(TraceKind.SIP_IN, leg, data, source, at)
+
+    def _log_received(self, leg: LegName | None, data: bytes, source: Address) -> None:
+        if log.is_enabled_for(logging.DEBUG):
+            log.debug("sip.received", source=str_of(source), text=masked_message(_text(data)), **facts(leg))
 
     def sent(self, message: Message, data: bytes, destination: Address) -> None:
         """A message has left."""
