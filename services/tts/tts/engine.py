@@ -4,7 +4,6 @@ Piper (GPL-3.0-or-later, which is why no other service imports it) contributes t
 the graph is run by onnxruntime, in pieces, so that sound starts before the sentence is computed (`piper_graph`).
 """
 
-import math
 import os
 import threading
 from collections import OrderedDict
@@ -19,14 +18,13 @@ from piper import PiperVoice
 from piper.config import PiperConfig
 
 from dialbus.audio import Pcm
-from tts.errors import InvalidRequest, SynthesisFailed, VoiceBroken
+from tts.errors import SynthesisFailed, VoiceBroken
 from tts.phrasing import phrases_of, spoken_form
 from tts.piper_graph import CannotSplit, Samples, SplitVoice, WholeVoice, discard, split
 from tts.resample import StreamResampler, gain_of, to_pcm16
 from tts.voices import Voice, Voices, read_config
 
 PROVIDER = "piper"
-RATES_HZ = range(8000, 48001)
 # Beyond these piper's voices are no longer understood.
 SPEED_MIN, SPEED_MAX = 0.25, 4.0
 # Voices differ in level by 10 dB. Normalising each sentence, as piper does, needs its end before its start, so the
@@ -62,8 +60,9 @@ class Synthesiser(Protocol):
         """The speech of `text`, piece by piece, each as soon as it is computed.
 
         `speed` is a factor (2 is twice as fast), `volume` 0 to 10 with 5 as recorded. `cancelled` is asked between
-        pieces; once true, nothing follows. A text without a word gives no chunk. Raises InvalidRequest,
-        VoiceNotFound, LanguageNotSupported and VoiceBroken at once, SynthesisFailed while iterating.
+        pieces; once true, nothing follows. A text without a word gives no chunk. What the options may be was judged
+        before, by the contracts. Raises VoiceNotFound, LanguageNotSupported and VoiceBroken at once, SynthesisFailed
+        while iterating.
         """
         ...
 
@@ -101,12 +100,6 @@ class PiperSynthesiser:
         cancelled: Callable[[], bool] = lambda: False,
     ) -> Iterator[AudioChunk]:
         """See `Synthesiser.stream`. Speed is clamped to 0.25 … 4, volume to 0 … 10."""
-        if rate_hz not in RATES_HZ:
-            raise InvalidRequest("samplerate", rate_hz, "8000 to 48000 Hz")
-        if not (math.isfinite(speed) and speed > 0):
-            raise InvalidRequest("speed", speed, "a number above 0")
-        if not math.isfinite(volume):
-            raise InvalidRequest("volume", volume, "a number from 0 to 10")
         voice = self._voices.resolve(speaker, language)
         loaded = self._ready(voice)
         speed = min(max(speed, SPEED_MIN), SPEED_MAX)

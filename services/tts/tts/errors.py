@@ -1,7 +1,6 @@
 """What can go wrong between a text and its audio.
 
     TtsError
-    ├── InvalidRequest         an option outside what any voice could do (rate, speed, volume)
     ├── VoiceNotFound          the speaker names no voice that this worker has
     ├── LanguageNotSupported   the voice exists and does not speak the language asked for
     ├── VoiceBroken            the voice's files exist and cannot be loaded
@@ -20,19 +19,6 @@ class TtsError(Exception):
 
     code: ClassVar[int] = 500
     retry: ClassVar[bool] = False
-
-
-class InvalidRequest(TtsError):
-    """An option has a value that cannot be honoured."""
-
-    code = 400
-
-    def __init__(self, option: str, value: object, expected: str) -> None:
-        super().__init__(option, value, expected)
-        self.option, self.value, self.expected = option, value, expected
-
-    def __str__(self) -> str:
-        return f"{self.option} is {self.value!r}, expected {self.expected}"
 
 
 class VoiceNotFound(TtsError):

@@ -8,9 +8,7 @@ from pydantic import AliasChoices, Field, TypeAdapter, ValidationError, model_va
 
 from dialbus.contracts.base import U32, ClientJson
 from dialbus.contracts.options import CallOption, RecorderOption, ReferOption, StringMap, SynthesisOption
-
-MAX_TEXT_BYTES = 65536
-"""What one `tts` may ask to be spoken; audio as base64 may fill the frame."""
+from dialbus.contracts.speech import MAX_TEXT_BYTES
 
 
 class Invite(ClientJson):

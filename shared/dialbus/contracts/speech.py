@@ -17,6 +17,7 @@ RateHz = Annotated[int, Field(ge=8000, le=48000)]
 
 
 MAX_TEXT_BYTES = 64 << 10
+"""What one `tts` may ask to be spoken; audio as base64 may fill the frame."""
 _TRACK = re.compile(r"[A-Za-z0-9_-]{1,64}")  # becomes a subject token
 _UTTERANCE = re.compile(r"[!-~]{1,256}")  # becomes a header
 
