@@ -193,3 +193,18 @@ async def test_a_peer_far_ahead_is_read_no_further_until_it_is_heard(monkeypatch
         await opened.close()
 
     assert heard == np.repeat(np.arange(200), 4000).tolist()
+
+
+async def test_a_pass_that_breaks_unforeseen_while_it_is_opened_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(_fetcher: Fetcher, _url: str) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Fetcher, "websocket", broken)
+    told = Told()
+    opened = told.opened("ws://127.0.0.1:1/pass")
+
+    async with asyncio.timeout(5):
+        await opened.settled(5)
+    await opened.close()
+
+    assert told.events == ["failed 500"]

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from dialbus import telemetry
+from dialbus.tasks import TaskSet
 from media.rtp.packet import is_rtcp
 from media.rtp.source import Address
 from media.webrtc import sdp
@@ -21,7 +22,7 @@ _CLOSE_LIMIT_S = 1.0
 
 log = telemetry.get_logger()
 
-_closings: set[asyncio.Task[None]] = set()
+_closings = TaskSet()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +177,7 @@ class WebRtcTransport:
         with suppress(OSError):
             self._flush()
         self._news.set()
-        task = asyncio.create_task(self._give_back(), name="webrtc give back")
-        _closings.add(task)
-        task.add_done_callback(_closings.discard)
+        _closings.start(self._give_back(), name="webrtc give back")
 
     async def _give_back(self) -> None:
         with suppress(TimeoutError, OSError):
