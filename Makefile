@@ -1,6 +1,6 @@
 # The words of this project, the same at a desk and in CI. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help venv run phone test quick lint types imports check contracts lock test-compose test-interop conformance clean
+.PHONY: help venv run phone test quick lint types imports check contracts lock test-compose test-interop conformance security clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -66,6 +66,9 @@ test-compose:  ## Build and start the containers, scaled, and call them (needs a
 
 test-interop: $(READY)  ## Against sipp, baresip, coturn, chromium (need to be installed) and the Go SDK
 	$(if $(INTEROP),$(BIN)/python -m pytest -n 2 -m interop $(INTEROP) $(ARGS),@echo "no tests/interop here" >&2; exit 1)
+
+security: $(READY)  ## Attacks on a running ensemble, as strangers, web pages and peers would make them
+	$(BIN)/python -m pytest -n 3 tests/security $(ARGS)
 
 conformance: $(READY)  ## Every item of tests/conformance/table.tsv on the real ensemble; writes docs/conformance.md
 	$(BIN)/python -m pytest -n 3 tests/conformance $(ARGS)
