@@ -20,7 +20,7 @@ from sip_ua.call.host import Host
 from sip_ua.call.inputs import Input
 from sip_ua.call.lost_tracks import end_lost_tracks
 from sip_ua.call.machine import CallMachine
-from sip_ua.call.media_link import MediaGone, MediaLink
+from sip_ua.call.media_link import WEBRTC_TIMEOUT_S, MediaGone, MediaLink
 from sip_ua.call.requests import CallRequests
 from sip_ua.errors import SipUaError
 from sip_ua.leg import translate
@@ -32,6 +32,8 @@ log = telemetry.get_logger()
 
 BRIDGE_TIMEOUT_S = 5.0
 """The other call may be busy."""
+SETTLE_S = max(BRIDGE_TIMEOUT_S, WEBRTC_TIMEOUT_S) + 1.0
+"""How long what runs beside a call may outlive it."""
 _BROKEN = "internal error"
 
 
@@ -109,8 +111,9 @@ class Performer:
             self._put(outcome)
 
     async def settle(self) -> None:
-        """After the call: wait for what was begun beside it, which bounds itself, and give back what came of it."""
-        await self._beside.wait()
+        """After the call: wait for what was begun beside it, though not for a slow DNS; give back what came of it."""
+        await self._beside.wait(SETTLE_S)
+        await self._beside.close()
         await self._link.close_all()
 
     # -- media ------------------------------------------------------------------------------------
@@ -136,10 +139,10 @@ class Performer:
         if leg is None:
             return inputs.MediaReady(allocated.ssrc, answer, leg=wanted.leg)
         if wanted.kind == "webrtc":
-            leg.adopt(answer)
+            leg.media.foreign = answer
         else:
             answer = leg.describe(allocated.address, allocated.port)
-        return inputs.MediaReady(allocated.ssrc, answer, leg.remote_media, wanted.leg)
+        return inputs.MediaReady(allocated.ssrc, answer, leg.media.remote, wanted.leg)
 
     def _allocation(self, wanted: effects.AllocateMedia, leg: SipLeg | None) -> media.AllocateLeg:
         call = self._machine.call

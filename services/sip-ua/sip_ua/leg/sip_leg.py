@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+from pydantic import TypeAdapter
+
 from dialbus import sdp, telemetry
 from dialbus.config import Config
-from dialbus.contracts.media import MAIN_LEG, RemoteMedia
+from dialbus.contracts.media import MAIN_LEG
 from dialbus.contracts.options import SipOption
 from sip_ua.call import inputs
 from sip_ua.call.effects import Dial
@@ -22,6 +24,7 @@ from sip_ua.leg import outbound, translate
 from sip_ua.leg.offer_answer import OfferAnswer
 from sip_ua.sip import session_effects as sip
 from sip_ua.sip.agent import Agent, LocalProtocolError
+from sip_ua.sip.digest import Credentials
 from sip_ua.sip.message import Request
 from sip_ua.sip.transaction_layer import Address
 from sip_ua.sip.uac import UacSession
@@ -45,6 +48,9 @@ class NextHop:
     contact: NameAddr
 
 
+_DIAL: TypeAdapter[Dial | None] = TypeAdapter(Dial | None)
+
+
 class _Of(TypedDict):
     leg: str
     generation: int
@@ -62,6 +68,8 @@ class SipLeg:
         self.leg_id = leg_id
         self.generation = generation
         self.peer_host = "127.0.0.1"
+        self.media = OfferAnswer(translate.codecs(config.codecs), secrets.randbits(31))
+        """The SDP on both sides."""
         self._ua = ua
         self._config = config
         self._tell = tell
@@ -70,22 +78,76 @@ class SipLeg:
         self._dial: Dial | None = None
         self._plan: outbound.Plan | None = None
         self._next_hop: NextHop | None = None
-        self._media = OfferAnswer(translate.codecs(config.codecs), secrets.randbits(31))
-        self._name = LegName(call_id, leg_id)
+        self._option: SipOption | None = None
+        """What a client's `accept` said of SIP."""
         self._of = _Of(leg=leg_id, generation=generation)
         """What every input of the leg says."""
 
     def __repr__(self) -> str:
         core = "no dialog" if self._core is None else self._core.state.value
-        return f"<leg {self.leg_id} of {self.call_id}, {core}, sdp {self._media.version}>"
+        return f"<leg {self.leg_id} of {self.call_id}, {core}, sdp {self.media.version}>"
 
     def take(self, invite: Request, source: Address, tag: str) -> None:
         """Be the leg of an INVITE, which is answered 100, or refused at once (`is_over`)."""
         self.peer_host = source.host
         core = UasSession(self._ua.agent_towards(source.host), invite, tag)
+        self._join(core).perform(core.start(self._ua.now()))
+
+    def _join(self, core: UacSession | UasSession) -> TransactionUser:
+        """Let the dialog take part in what the user agent hears."""
         self._core = core
-        self._user = self._ua.add(core, invite.call_id, tag, self._on_sip, self._name)
-        self._user.perform(core.start(self._ua.now()))
+        leg = LegName(self.call_id, self.leg_id)
+        self._user = self._ua.add(core, core.call_id, core.local_tag, self._on_sip, leg)
+        return self._user
+
+    # -- its state as data ------------------------------------------------------------------------
+
+    def to_state(self, now: float) -> dict[str, Any]:
+        """All of it as a JSON object, its dialog included; moments are relative to `now`. It holds secrets."""
+        return {
+            "leg": self.leg_id,
+            "generation": self.generation,
+            "peer_host": self.peer_host,
+            "dial": _DIAL.dump_python(self._dial, mode="json", by_alias=True, exclude_unset=True),
+            "found": self._next_hop is not None,
+            "sip": None if self._option is None else self._option.model_dump(mode="json", exclude_unset=True),
+            "media": self.media.to_state(),
+            "session": None if self._core is None else self._core.to_state(now),
+        }
+
+    @classmethod
+    def from_state(
+        cls, ua: UserAgent, config: Config, tell: Callable[[Input], None], call_id: str, state: Mapping[str, Any],
+        now: float,
+    ) -> "SipLeg":  # fmt: skip
+        """The leg that `to_state` told, heard by this user agent; `now` is, on its clock, the moment it was told.
+
+        Raises pydantic.ValidationError or KeyError when that is no state of a leg.
+        """
+        leg = cls(ua, config, tell, call_id, state["leg"], state["generation"])
+        leg.peer_host = state["peer_host"]
+        leg.media = OfferAnswer.from_state(state["media"])
+        leg._option = None if state["sip"] is None else SipOption.model_validate(state["sip"])
+        dial = _DIAL.validate_python(state["dial"])
+        if dial is not None:
+            leg._dial, leg._plan = dial, outbound.plan(dial.caller, dial.callee, dial.sip, config)
+            if state["found"]:
+                leg._go_by(leg._plan, leg.peer_host)
+        if (session := state["session"]) is not None:
+            kind = UacSession if session["role"] == "UAC" else UasSession
+            core = kind.from_state(session, ua.agent_towards(leg.peer_host), now)
+            core.credentials = leg._credentials(core)
+            leg._join(core).perform([])  # sets its timer
+        return leg
+
+    def _credentials(self, core: UacSession | UasSession) -> Credentials | None:
+        """What the requests in the dialog prove who we are with; they are not stored with it."""
+        if isinstance(core, UacSession):
+            return self._plan.credentials if self._plan is not None else None
+        registered = outbound.registered(core.invite.from_.uri.host, self._config.ua.register_users)
+        return translate.credentials(self._option) or registered
+
+    # -- what may be asked ------------------------------------------------------------------------
 
     @property
     def is_over(self) -> bool:
@@ -96,11 +158,6 @@ class SipLeg:
     def invite_received(self) -> Request | None:
         """The caller's INVITE."""
         return self._core.invite if isinstance(self._core, UasSession) else None
-
-    @property
-    def remote_media(self) -> RemoteMedia | None:
-        """What offer and answer agreed on, for the media worker."""
-        return self._media.remote
 
     # -- before there is media --------------------------------------------------------------------
 
@@ -129,17 +186,13 @@ class SipLeg:
     def check_offer(self) -> None:
         """Find out whether the caller's offer can be answered before anybody is asked. Raises sdp.SdpError."""
         if (offer := self._received_offer) is not None:
-            self._media.check(offer)
+            self.media.check(offer)
 
     def describe(self, address: str, port: int) -> str:
         """Our answer to the caller's offer, or our own offer, once the media's address is known."""
-        self._media.address, self._media.port = address, port
-        self._media.describe(self._received_offer)
-        return self._media.local_sdp.decode()
-
-    def adopt(self, answer: str) -> None:
-        """Our answer as a WebRTC leg made it."""
-        self._media.foreign = answer
+        self.media.address, self.media.port = address, port
+        self.media.describe(self._received_offer)
+        return self.media.local_sdp.decode()
 
     @property
     def _received_offer(self) -> bytes | None:
@@ -159,34 +212,30 @@ class SipLeg:
             self._next_hop.caller,
             self._next_hop.plan.callee,
             call_id=self._dial.sip_call_id or call_id,
-            sdp=self._media.local_sdp,
+            sdp=self.media.local_sdp,
             contact=self._next_hop.contact,
             credentials=self._next_hop.plan.credentials,
             headers={**self._dial.headers, **((option and option.headers) or {})},
             hangup_headers=_hangup_headers(option),
             ringing_limit_s=self._dial.ringing_limit_s,
         )
-        self._core = core
-        self._user = self._ua.add(core, core.call_id, core.local_tag, self._on_sip, self._name)
-        self._user.perform(core.start(self._ua.now()))
+        self._join(core).perform(core.start(self._ua.now()))
         caller, callee = self._next_hop.caller.uri.without_password(), self._next_hop.plan.callee.uri.without_password()
         log.info("call.dialing", caller=str(caller), callee=str(callee))
 
     def ring(self, *, early_media: bool) -> None:
         """180, or 183 with our SDP. Nothing once answered or over."""
         if isinstance(self._core, UasSession):
-            self._perform(self._core.ring(self._ua.now(), self._media.local_sdp if early_media else None))
+            self._perform(self._core.ring(self._ua.now(), self.media.local_sdp if early_media else None))
 
     def answer(self, option: SipOption | None) -> None:
         """200 with our SDP. Nothing when the caller has gone."""
         core = self._core
         if isinstance(core, UasSession) and core.is_pending:
+            self._option = option
             core.hangup_headers = _hangup_headers(option)
-            caller = core.invite.from_.uri.host
-            core.credentials = translate.credentials(option) or outbound.registered(
-                caller, self._config.ua.register_users
-            )
-            self._perform(core.answer(self._media.local_sdp, self._ua.now()))
+            core.credentials = self._credentials(core)
+            self._perform(core.answer(self.media.local_sdp, self._ua.now()))
 
     def reject(self, code: int, reason: str | None) -> None:
         """A final refusal. Nothing once answered or over."""
@@ -252,8 +301,8 @@ class SipLeg:
         remote = None
         if progress.sdp is not None:
             try:
-                self._media.take_early_answer(progress.sdp, progress.remote_tag)
-                remote = self._media.remote
+                self.media.take_early_answer(progress.sdp, progress.remote_tag)
+                remote = self.media.remote
             except sdp.SdpError as error:
                 log.warning("call.early_sdp_unusable", error=str(error))
         self._tell(inputs.LegProgressed(remote, **self._of))
@@ -261,24 +310,24 @@ class SipLeg:
     def _on_answered(self, answered: sip.Answered) -> None:
         """A 200 without usable SDP was acknowledged by the core; hang up and say 488 (O6)."""
         try:
-            body = self._media.take_final_answer(answered.sdp, answered.remote_tag)
+            body = self.media.take_final_answer(answered.sdp, answered.remote_tag)
         except sdp.SdpError as error:
             log.warning("call.answer_sdp_unusable", error=str(error))
             self.hang_up()
             self._tell(inputs.LegRefused(488, "Not Acceptable Here", **self._of))
             return
-        remote = self._media.remote
+        remote = self.media.remote
         assert remote is not None
         self._tell(inputs.LegAnswered(body, remote, **self._of))
 
     def _on_answer(self, body: bytes | None) -> None:
         """The answer to an offer of ours (delayed offer, re-INVITE without SDP), or a plain ACK."""
         if body is None:
-            if self._media.needs_answer:
+            if self.media.needs_answer:
                 self._tell(inputs.LegFailed("our offer was never answered", 488, **self._of))
             return
         try:
-            self._media.take_answer(body)
+            self.media.take_answer(body)
         except sdp.SdpError as error:
             self._tell(inputs.LegFailed(f"the answer in the ACK is unusable: {error}", 488, **self._of))
             return
@@ -289,19 +338,19 @@ class SipLeg:
         assert self._core is not None
         now = self._ua.now()
         try:
-            self._media.describe(body)
+            self.media.describe(body)
         except sdp.SdpError as error:
             log.warning("call.reoffer_refused", error=str(error))
             self._perform(self._core.refuse_reoffer(now))
             return
-        self._perform(self._core.answer_reoffer(self._media.local_sdp, now))
+        self._perform(self._core.answer_reoffer(self.media.local_sdp, now))
         if body is not None:
             self._media_changed()
 
     def _media_changed(self) -> None:
-        remote = self._media.remote
+        remote = self.media.remote
         assert remote is not None
-        self._tell(inputs.MediaChanged(remote, self._media.hold_changed(), **self._of))
+        self._tell(inputs.MediaChanged(remote, self.media.hold_changed(), **self._of))
 
 
 def _hangup_headers(option: SipOption | None) -> dict[str, str]:
