@@ -896,7 +896,9 @@ def test_session_that_another_process_takes_over_at_any_moment_goes_on_as_if_not
     stored = json.loads(json.dumps(other.call.to_state(moment)))
     cls: type[UacSession | UasSession] = type(other.call)
     taken = cls.from_state(stored, other.call.agent, moment + shift, SECRET if outgoing else None)
-    assert taken.to_state(moment + shift) == stored
+    again = taken.to_state(moment + shift)
+    assert again.pop("timers") == pytest.approx(stored.pop("timers"))  # another clock, another rounding
+    assert again == stored
     for number, step in enumerate(story[before:], before + 2):
         assert happens(step, one.call, float(number)) == happens(step, taken, number + shift)
     late = [(due - shift, what) for due, what in silence(taken, 300.0 + shift)]
