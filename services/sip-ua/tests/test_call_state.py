@@ -16,6 +16,7 @@ from dialbus.contracts.session import CallState, CallType
 from sip_ua.call import inputs
 from sip_ua.call.effects import Ask, Effect, TakeUp
 from sip_ua.call.inputs import ClientSaid, Input
+from sip_ua.call.leg import Phase
 from sip_ua.call.machine import CallMachine
 from sip_ua.call.state import CallSettings
 
@@ -42,6 +43,11 @@ COMMANDS: tuple[dict[str, Any], ...] = (
     {"command": "unbridge", "targetSessionId": "s.2"},
     {"command": "addIceCandidate", "candidate": "candidate:1", "sdpMid": "0"},
     {"command": "message", "body": "hi", "refer": True},
+    {"command": "pause"},
+    {"command": "resume"},
+    {"command": "unmute"},
+    {"command": "history", "speaker": "bot", "text": "hi"},
+    {"command": "custom", "data": {"a": [1, None]}},
 )
 EXAMPLES: tuple[Input, ...] = (
     *(ClientSaid(command_from(fields)) for fields in COMMANDS),
@@ -88,26 +94,47 @@ def _of_a_leg(said: Any, leg: str, generation: int) -> Any:
     return replace(said, leg=leg) if hasattr(said, "leg") else said
 
 
+_ENDS = (
+    inputs.Detached, inputs.LegFailed, inputs.LegCancelled, inputs.LegHungUp, inputs.MediaLost, inputs.MediaLeft,
+    inputs.AutoHangup, inputs.Inactive, inputs.LegRefused, inputs.MediaRefused, inputs.LegImpossible,
+)  # fmt: skip
+_GOES_ON = tuple(said for said in EXAMPLES if not isinstance(said, _ENDS))
 _inputs: st.SearchStrategy[Input] = st.builds(
-    _of_a_leg, st.sampled_from(EXAMPLES), st.sampled_from([MAIN_LEG, REFER_LEG]), st.integers(0, 1)
+    _of_a_leg,
+    st.sampled_from((*_GOES_ON, *_GOES_ON, *EXAMPLES)),
+    st.sampled_from([MAIN_LEG, REFER_LEG]),
+    st.integers(0, 1),
 )
-_life = st.lists(st.tuples(_inputs, st.integers(0, 64).map(lambda eighths: eighths / 8)), max_size=30)
-_likely_life = st.tuples(
-    st.sampled_from(
-        [
-            [inputs.Offered("sip:a@h", "sip:b@h", "v=0"), ClientSaid(command_from(COMMANDS[2]))],
-            [ClientSaid(command_from(COMMANDS[0])), inputs.CalleeFound(), inputs.MediaReady(1, "x", REMOTE)],
-            [
-                ClientSaid(command_from(COMMANDS[0])),
-                inputs.CalleeFound(),
-                inputs.MediaReady(1, "our", REMOTE),
-                inputs.LegAnswered("their sdp", REMOTE),
-                ClientSaid(command_from(COMMANDS[11])),
-            ],
-        ]
-    ),
-    _life,
-).map(lambda parts: [*((said, 0.125) for said in parts[0]), *parts[1]])
+_SAID = {said.command.command: said for said in reversed(EXAMPLES) if isinstance(said, ClientSaid)}
+_READY = inputs.MediaReady(4711, "our sdp", REMOTE)
+_PLACED: tuple[Input, ...] = (_SAID["invite"], inputs.CalleeFound(), _READY)
+_UP: tuple[Input, ...] = (*_PLACED, inputs.LegAnswered("their sdp", REMOTE))
+_REFERRED: tuple[Input, ...] = (
+    *_UP,
+    _SAID["refer"],
+    inputs.CalleeFound(leg=REFER_LEG),
+    inputs.MediaReady(4712, "our sdp", leg=REFER_LEG),
+)
+STARTS: tuple[tuple[Input, ...], ...] = (
+    (),
+    (EXAMPLES[len(COMMANDS)],),
+    (EXAMPLES[len(COMMANDS)], _SAID["ringing"]),
+    (EXAMPLES[len(COMMANDS)], _SAID["accept"]),
+    (EXAMPLES[len(COMMANDS)], _SAID["accept"], _READY),
+    _PLACED[:1],
+    _PLACED[:2],
+    _PLACED,
+    _UP,
+    (*_UP, _SAID["refer"]),
+    _REFERRED[:-1],
+    _REFERRED,
+    (*_REFERRED, inputs.LegAnswered("target sdp", REMOTE, leg=REFER_LEG)),
+)
+"""Ways to each phase, from where anything may happen."""
+_moments = st.integers(0, 64).map(lambda eighths: eighths / 8)
+_life = st.tuples(st.sampled_from(STARTS), st.lists(st.tuples(_inputs, _moments), min_size=8, max_size=30)).map(
+    lambda parts: [*((said, 0.125) for said in parts[0]), *parts[1]]
+)
 
 
 def begun(call_type: CallType) -> CallMachine:
@@ -129,7 +156,7 @@ def as_told(effects: list[Effect]) -> list[object]:
     return [(type(e.command), e.command.to_bytes()) if isinstance(e, Ask) else e for e in effects]
 
 
-@given(st.sampled_from(list(CallType)), st.one_of(_life, _likely_life), st.integers(0, 30), st.integers(-512, 512))
+@given(st.sampled_from(list(CallType)), _life, st.integers(0, 35), st.integers(-512, 512))
 def test_a_stored_call_goes_on_as_if_it_had_not_been_stored(
     call_type: CallType, life: list[tuple[Input, float]], stored_after: int, other_clock: int
 ) -> None:
@@ -150,6 +177,29 @@ def test_a_stored_call_goes_on_as_if_it_had_not_been_stored(
         deadline = machine.deadline
         assert heir.deadline == (None if deadline is None else deadline + ahead)
     assert heir.record([], None) == machine.record([], None)
+
+
+@pytest.mark.parametrize("start", STARTS, ids=lambda start: type(start[-1]).__name__ if start else "idle")
+@pytest.mark.parametrize("leg", [MAIN_LEG, REFER_LEG])
+def test_every_input_finds_the_heir_as_it_finds_the_call(start: tuple[Input, ...], leg: str) -> None:
+    """Whatever the phase: with the two tables' every row."""
+    for example in EXAMPLES:
+        machine, said = begun(CallType.SIP), _of_a_leg(example, leg, 0)
+        for before in start:
+            take(machine, before, 101.0)
+        heir = CallMachine.from_state(json.loads(json.dumps(machine.to_state(101.0))), 101.0)
+        assert as_told(take(heir, said, 102.0)) == as_told(take(machine, said, 102.0))
+        assert heir.call == machine.call
+
+
+def test_the_starts_lead_to_every_phase() -> None:
+    phases = {Phase.ENDED}
+    for start in STARTS:
+        machine = begun(CallType.SIP)
+        for said in start:
+            take(machine, said, 101.0)
+        phases.add(machine.call.main.phase)
+    assert phases == set(Phase)
 
 
 @given(_inputs)
