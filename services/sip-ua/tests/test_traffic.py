@@ -5,8 +5,9 @@ from structlog.testing import capture_logs
 
 from dialbus.contracts.trace import TraceLine, TraceLines
 from dialbus.trace import Tracer
+from sip_ua.sip.headers import Headers
 from sip_ua.sip.identity import server_key
-from sip_ua.sip.message import Headers, Message, Response
+from sip_ua.sip.message import Message, Response
 from sip_ua.sip.parser import parse
 from sip_ua.sip.transaction_layer import Address
 from sip_ua.ua.traffic import LINGER_S, LegName, Traffic
