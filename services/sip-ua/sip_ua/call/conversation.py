@@ -77,18 +77,26 @@ def _play(call: Call, command: PlaybackCommand) -> Effect:
 # -- the client's commands ----------------------------------------------------------------------------
 
 
-def play(call: Call, command: Tts | Play, now: float) -> list[Effect]:
-    """`tts` and `play` are held while dialing, and in pending need early media."""
-    if call.state is CallState.DIALING:
-        size = len(command.to_json())
-        if len(call.held) >= MAX_HELD or call.held_size + size > MAX_HELD_SIZE:
-            return [call.error(f"{command.command}: too much waits for the answer already", now)]
-        call.held.append(command)
-        call.held_size += size
-        return []
-    if call.state is CallState.PENDING and not call.main.has_media:
+def play(call: Call, command: Tts | Play, _: float) -> list[Effect]:
+    """`tts` and `play`."""
+    return [_play(call, command)]
+
+
+def play_early(call: Call, command: Tts | Play, now: float) -> list[Effect]:
+    """In a pending call they need early media."""
+    if not call.main.has_media:
         return [call.error(f"{command.command}: the call has no early media yet", now)]
     return [_play(call, command)]
+
+
+def hold_playback(call: Call, command: Tts | Play, now: float) -> list[Effect]:
+    """While dialing they are held for the answer (O17)."""
+    size = len(command.to_json())
+    if len(call.held) >= MAX_HELD or call.held_size + size > MAX_HELD_SIZE:
+        return [call.error(f"{command.command}: too much waits for the answer already", now)]
+    call.held.append(command)
+    call.held_size += size
+    return []
 
 
 def pause(call: Call, command: Pause | Resume, now: float) -> list[Effect]:

@@ -131,6 +131,8 @@ _WAITING = (Phase.RINGING, Phase.ACCEPTING, Phase.PLACING)
 
 CALL: Table[Phase, Turn] = {
     **{(phase, key): move for key, move in _COMMANDS.items() for phase in _ALIVE if STATE_OF[phase] in VALID[key]},
+    **in_states([Phase.PENDING], {key: _move(conversation.play_early) for key in (Tts, Play)}),
+    **in_states(_DIALING, {key: _move(conversation.hold_playback) for key in (Tts, Play)}),
     **in_states(_WAITING, {key: _move(conversation.wait) for key in _COMMANDS if key not in AT_ONCE}),
     **_row([Phase.IDLE], Accept, outbound.accept_without_call, Phase.ENDED),
     # inbound
