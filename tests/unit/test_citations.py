@@ -1,5 +1,9 @@
-"""What source, tests and documents cite of the client protocol stands in docs/protocol.md, as the contracts have it."""
+"""What source, tests and documents cite of the client protocol stands in docs/protocol.md, as the contracts have it.
 
+So do the files, and the names in them, that documents lead a reader to.
+"""
+
+import ast
 import json
 import re
 from collections.abc import Iterator
@@ -277,6 +281,61 @@ def test_the_glossary_explains_each_word_once_and_only_words_in_use() -> None:
 def test_files_that_a_document_names_are_there(name: str) -> None:
     named = re.findall(r"`((?:services|shared|cli|tests|docs|scripts)/[\w./*-]+)`", (ROOT / name).read_text())
     assert [path for path in named if not list(ROOT.glob(path.rstrip("/")))] == []
+
+
+_PAIR = re.compile(r"`([\w./-]+\.py): ([\w.]+)`")
+
+
+def defined(path: Path) -> set[str]:
+    """What a module defines: `name`, `Class` and `Class.name`."""
+
+    def names_in(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:
+        for node in body:
+            match node:
+                case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                    yield prefix + name
+                case ast.ClassDef(name=name):
+                    yield prefix + name
+                    yield from names_in(node.body, f"{prefix}{name}.")
+                case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+                    yield prefix + name
+
+    return set(names_in(ast.parse(path.read_text()).body))
+
+
+def lost_pairs(text: str) -> list[str]:
+    """The `path: name` pairs of a text that lead nowhere."""
+    pairs = _PAIR.findall(text)
+    return [
+        f"{path}: {name}" for path, name in pairs if not (ROOT / path).is_file() or name not in defined(ROOT / path)
+    ]
+
+
+def test_the_walks_lead_through_the_code_as_it_is() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    assert lost_pairs(text) == []
+    walks = re.findall(r"^## The walk of (.+?)\n(.*?)(?=^## )", text, re.MULTILINE | re.DOTALL)
+    assert [title for title, _ in walks] == ["an `invite`", "one RTP packet", "a `tts`"]
+    for title, walk in walks:
+        steps = {int(number) for number in re.findall(r"^(\d+)\. `[\w./-]+\.py: ", walk, re.MULTILINE)}
+        assert steps == set(range(1, max(steps) + 1)), f"a step without a number, or without a file: {title}"
+        assert len(steps) > 15, title
+        assert walk.count(".py") == len(_PAIR.findall(walk)), f"a file without a name, or a broken pair: {title}"
+
+
+@pytest.mark.parametrize(
+    ("text", "lost"),
+    [
+        ("`tests/unit/test_citations.py: defined` and `tests/unit/test_citations.py: ROOT`", []),
+        ("`tests/unit/gone.py: defined`", ["tests/unit/gone.py: defined"]),
+        ("`tests/unit/test_citations.py: undefined`", ["tests/unit/test_citations.py: undefined"]),
+        ("`services/tts/tts/schedule.py: Schedule.take`", []),
+        ("`services/tts/tts/schedule.py: take`", ["services/tts/tts/schedule.py: take"]),
+        ("`services/tts/tts/schedule.py: Schedule.give`", ["services/tts/tts/schedule.py: Schedule.give"]),
+    ],
+)
+def test_a_pair_that_leads_nowhere_is_found(text: str, lost: list[str]) -> None:
+    assert lost_pairs(text) == lost
 
 
 @pytest.mark.parametrize("readme", sorted((ROOT / "services").glob("*/README.md")), ids=lambda path: path.parent.name)
