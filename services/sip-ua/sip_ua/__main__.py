@@ -19,7 +19,7 @@ async def serve(loaded: Loaded) -> None:
             me.health.facts(lambda: {"calls": calls.live, "transactions": calls.ua.transactions})
             await me.announce()
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(calls.watch(), name="watch")
+                tasks.create_task(calls.watch_neighbours(), name="watch")
                 tasks.create_task(calls.registrar.run(), name="registrar")
         finally:
             await asyncio.shield(calls.stop())

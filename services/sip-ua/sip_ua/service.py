@@ -78,7 +78,7 @@ class SipService:
         self._openings = await self.bus.serve(OpenSession, self._on_open, queue="sip-ua")
         return bound
 
-    async def watch(self) -> None:
+    async def watch_neighbours(self) -> None:
         """Until cancelled: end the calls whose gateway or media worker fell silent."""
         while True:
             await asyncio.sleep(HEARTBEAT_S)
@@ -117,7 +117,7 @@ class SipService:
         if not settings.graceful_shutdown or not self._tasks:
             return
         log.info("service.draining", calls=self.live, limit_s=settings.graceful_shutdown_timeout)
-        watch = asyncio.create_task(self.watch(), name="watch")
+        watch = asyncio.create_task(self.watch_neighbours(), name="watch")
         hurry = asyncio.create_task(self._hurry.wait(), name="hurry")
         with suppress(TimeoutError):
             async with asyncio.timeout(settings.graceful_shutdown_timeout):

@@ -95,7 +95,7 @@ class MediaService:
             await asyncio.sleep(HEARTBEAT_S)
             metrics.LATE_TICKS.inc(self._pacer.late - self._late)
             self._late = self._pacer.late
-            self._notice_lost_workers()
+            self._notice_lost_neighbours()
             for held in list(self._held.values()):
                 main = self._held.get((held.leg.call_id, MAIN_LEG), held)
                 if held.closing is None and is_abandoned(held.leg, main.leg, self._loop.time()):
@@ -236,7 +236,7 @@ class MediaService:
         """Whether a ready worker has been heard of: heartbeats begin when one is ready."""
         return bool(self._neighbours.alive(service))
 
-    def _notice_lost_workers(self) -> None:
+    def _notice_lost_neighbours(self) -> None:
         lost = {beat.instance: beat.service for beat in self._neighbours.lost()}
         for held in self._held.values() if lost else ():
             if held.leg.asr_worker in lost:
