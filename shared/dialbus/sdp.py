@@ -25,6 +25,7 @@ _DIGITS: Final = re.compile(r"[0-9]{1,20}")
 # media-field = %s"m" "=" media SP port ["/" integer] SP proto 1*(SP fmt) CRLF
 _MEDIA: Final = re.compile(r"([!-~]+) ([0-9]{1,5})(?:/([0-9]{1,5}))? ([!-~]+)((?: [!-~]+)+) *")
 _RTPMAP: Final = re.compile(r"([0-9]{1,3}) +([!-.0-~]+)/([0-9]{1,7})(?:/([0-9]{1,2}))? *")
+_RTPMAP_OF_NONE: Final = re.compile(r"(?:12[89]|1[3-9][0-9]|[2-9][0-9]{2}) .*")
 _HOST: Final = re.compile(r"[A-Za-z0-9_.\-]{1,255}")
 _ATTRIBUTE: Final = re.compile(r"[!-9;-~]+")  # att-field is a token; taken as anything printable but ":"
 
@@ -137,12 +138,24 @@ class Media:
                 parameters[number] = text.strip()
         codecs: list[Codec] = []
         for number in self.formats:
-            if not _DIGITS.fullmatch(number) or int(number) > 127:
+            if not _is_payload_type(number):
                 fail("RTP payload type", number)
             codec = maps.get(int(number)) or STATIC_CODECS.get(int(number))
             if codec is not None:
                 codecs.append(replace(codec, fmtp=parameters.get(number) or None))
         return tuple(codecs)
+
+    @property
+    def readable_codecs(self) -> tuple[Codec, ...]:
+        """`codecs` without formats that are no payload types, whatever an rtpmap says of them. Raises SdpError."""
+        formats = tuple(number for number in self.formats if _is_payload_type(number))
+        foreign = _RTPMAP_OF_NONE.fullmatch
+        attributes = tuple((k, v) for k, v in self.attributes if k != "rtpmap" or not foreign(v or ""))
+        return replace(self, formats=formats, attributes=attributes).codecs
+
+
+def _is_payload_type(text: str) -> bool:
+    return _DIGITS.fullmatch(text) is not None and int(text) <= 127
 
 
 def _rtpmap(value: str) -> tuple[int, Codec]:
@@ -244,32 +257,35 @@ def _parse_session(pairs: Lines, media: tuple[Media, ...]) -> Description:
     )
 
 
-def parse_media(pairs: Lines, *, with_address: bool = True) -> Media:
-    """One media section; without its c= lines, read or wrong, when they are of no use. Raises SdpError."""
+def parse_media(pairs: Lines, *, strict: bool = True) -> Media:
+    """One media section. Not `strict`: without its c= lines, and its attributes are kept whatever their names.
+
+    Raises SdpError.
+    """
     match = _MEDIA.fullmatch(pairs[0][1])
     if match is None or int(match[2]) > 65535:
         fail("m=", pairs[0][1])
     # Several c= lines in one section are legal for layered multicast only; the first counts.
-    connection = next((value for key, value in pairs if key == "c"), None) if with_address else None
+    connection = next((value for key, value in pairs if key == "c"), None) if strict else None
     return Media(
         match[1],
         int(match[2]),
         match[4],
         tuple(match[5].split()),
-        parse_attributes(pairs),
+        parse_attributes(pairs, strict=strict),
         None if connection is None else _parse_address(connection.split()),
         max(1, int(match[3] or 1)),
         tuple((key, value) for key, value in pairs if key in "ibk"),
     )
 
 
-def parse_attributes(pairs: Lines) -> Attributes:
-    """The a= lines of a section. Raises SdpError."""
+def parse_attributes(pairs: Lines, *, strict: bool = True) -> Attributes:
+    """The a= lines of a section. Raises SdpError when `strict`, and a name is none."""
     attributes: list[tuple[str, str | None]] = []
     for key, text in pairs:
         if key == "a":
             name, colon, value = text.partition(":")
-            if not _ATTRIBUTE.fullmatch(name.rstrip(" ")):
+            if strict and not _ATTRIBUTE.fullmatch(name.rstrip(" ")):
                 fail("a=", text)
             attributes.append((name.rstrip(" "), value if colon else None))
     return tuple(attributes)

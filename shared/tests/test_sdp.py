@@ -70,7 +70,7 @@ def test_a_media_line_is_plain_data() -> None:
 def test_sections_are_read_without_what_nobody_asks_for() -> None:
     session, audio = sections("v=0\na=group:BUNDLE 0\na=group:LS 0 1\nm=audio 9 RTP/SAVPF 0\nc=what\na=mid: 0 \n")
     assert all_values(parse_attributes(session), "group") == ["BUNDLE 0", "LS 0 1"]
-    assert parse_media(audio, with_address=False).attribute("mid") == "0"
+    assert parse_media(audio, strict=False).attribute("mid") == "0"
     with pytest.raises(SdpError):
         parse_media(audio)
     with pytest.raises(SdpError):

@@ -157,7 +157,7 @@ def _sections(text: str) -> tuple[Attributes, tuple[Media, ...]]:
     if len(text) > MAX_CHARACTERS:
         _fail("too long")
     session, *media = sections(text.lstrip("\r\n"), MAX_LINES)
-    return parse_attributes(session), tuple(parse_media(lines, with_address=False) for lines in media)
+    return parse_attributes(session, strict=False), tuple(parse_media(lines, strict=False) for lines in media)
 
 
 def _is_ours(line: Media, codecs: Collection[str]) -> bool:
@@ -170,11 +170,11 @@ def _pick_codec(line: Media, codecs: Collection[str]) -> tuple[CodecFormat, int,
     """The first offered codec that is one of ours, with the telephone-event that goes best with it."""
     ours = {FORMATS[name].rtpmap.lower(): FORMATS[name] for name in codecs if name in FORMATS}
     ours |= {"g722/16000": ours["g722/8000"]} if "g722/8000" in ours else {}  # what some write for the same thing
-    offered = [(codec, ours[codec.rtpmap.lower()]) for codec in line.codecs if codec.rtpmap.lower() in ours]
+    offered = [(codec, ours[codec.rtpmap.lower()]) for codec in line.readable_codecs if codec.rtpmap.lower() in ours]
     if not offered:
         return None
     codec, chosen = offered[0]
-    events = [event for event in line.codecs if event.is_telephone_event and event.rate_hz in _EVENT_CLOCKS]
+    events = [event for event in line.readable_codecs if event.is_telephone_event and event.rate_hz in _EVENT_CLOCKS]
     same = [event for event in events if event.rate_hz == chosen.clock_rate_hz]
     event = next(iter(same + events), None)
     return chosen, codec.payload_type, None if event is None else (event.payload_type, event.rate_hz)

@@ -111,6 +111,19 @@ def test_chromium() -> None:
     assert [item.address for item in parse_offer(CHROMIUM, CODECS, ipv6=True).candidates][1] == "2001:db8::9"
 
 
+@pytest.mark.parametrize("line", ["a=", "a= :x", "a=ü:1", "a=rtpmap:300 x/8000"])
+def test_a_line_that_says_nothing_to_us_costs_nothing(line: str) -> None:
+    plain = parse_offer(CHROMIUM, CODECS, ipv6=False)
+    for behind in ("a=mid:0", "a=extmap-allow-mixed"):
+        offer = parse_offer(CHROMIUM.replace(f"{behind}\r\n", f"{behind}\r\n{line}\r\n"), CODECS, ipv6=False)
+        assert (offer.codec, offer.payload_type, offer.bundled) == (plain.codec, plain.payload_type, plain.bundled)
+
+
+def test_a_format_that_is_no_number_costs_nothing() -> None:
+    offer = parse_offer(CHROMIUM.replace("SAVPF 111 ", "SAVPF * 111 900 "), CODECS, ipv6=False)
+    assert (offer.codec.name, offer.payload_type) == ("opus", 111)
+
+
 def test_the_answer_to_chromium() -> None:
     answer = write_answer(parse_offer(CHROMIUM, CODECS, ipv6=False), LOCAL)
 
