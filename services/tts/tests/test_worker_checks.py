@@ -63,6 +63,15 @@ def test_what_is_made_ready_is_held_to_the_same() -> None:
         CacheSpeech(text="Hello.", speed=0)
 
 
+@pytest.mark.parametrize("rate_hz", [0, 7999, 48001])
+@pytest.mark.parametrize("request_type", [Speak, CacheSpeech])
+def test_a_rate_that_no_voice_is_made_for_is_refused(request_type: type[Speak | CacheSpeech], rate_hz: int) -> None:
+    asked = {"call_id": "c", "utterance_id": "u", "text": "Hello."}
+    request_type.model_validate(asked)
+    with pytest.raises(ValidationError, match="rate_hz"):
+        request_type.model_validate(asked | {"rate_hz": rate_hz})
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     (tmp_path / "outside.onnx").touch()

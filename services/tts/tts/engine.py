@@ -21,7 +21,7 @@ from dialbus.audio import Pcm
 from tts.errors import SynthesisFailed, VoiceBroken
 from tts.phrasing import phrases_of, spoken_form
 from tts.piper_graph import CannotSplit, Samples, SplitVoice, WholeVoice, discard, split
-from tts.resample import StreamResampler, gain_of, to_pcm16
+from tts.resample import StreamResampler, to_pcm16
 from tts.voices import Voice, Voices, read_config
 
 PROVIDER = "piper"
@@ -53,16 +53,15 @@ class Synthesiser(Protocol):
         speaker: str | None = None,
         language: str | None = None,
         speed: float = 1.0,
-        volume: float = 5.0,
         rate_hz: int = 16000,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> Iterator[AudioChunk]:
         """The speech of `text`, piece by piece, each as soon as it is computed.
 
-        `speed` is a factor (2 is twice as fast), `volume` 0 to 10 with 5 as recorded. `cancelled` is asked between
-        pieces; once true, nothing follows. A text without a word gives no chunk. What the options may be was judged
-        before, by the contracts. Raises VoiceNotFound, LanguageNotSupported and VoiceBroken at once, SynthesisFailed
-        while iterating.
+        `speed` is a factor (2 is twice as fast); the volume is the voice's own, and changed behind the engine.
+        `cancelled` is asked between pieces; once true, nothing follows. A text without a word gives no chunk. What
+        the options may be was judged before, by the contracts. Raises VoiceNotFound, LanguageNotSupported and
+        VoiceBroken at once, SynthesisFailed while iterating.
         """
         ...
 
@@ -95,15 +94,14 @@ class PiperSynthesiser:
         speaker: str | None = None,
         language: str | None = None,
         speed: float = 1.0,
-        volume: float = 5.0,
         rate_hz: int = 16000,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> Iterator[AudioChunk]:
-        """See `Synthesiser.stream`. Speed is clamped to 0.25 … 4, volume to 0 … 10."""
+        """See `Synthesiser.stream`. Speed is clamped to 0.25 … 4."""
         voice = self._voices.resolve(speaker, language)
         loaded = self._ready(voice)
         speed = min(max(speed, SPEED_MIN), SPEED_MAX)
-        return _utterance(loaded, phrases_of(text), voice.speaker_id, speed, gain_of(volume), rate_hz, cancelled)
+        return _utterance(loaded, phrases_of(text), voice.speaker_id, speed, rate_hz, cancelled)
 
     def _ready(self, voice: Voice) -> "LoadedVoice":
         with self._table:
@@ -212,7 +210,6 @@ def _utterance(
     spoken: Iterator[str],
     speaker_id: int | None,
     speed: float,
-    gain: float,
     rate_hz: int,
     cancelled: Callable[[], bool],
 ) -> Iterator[AudioChunk]:
@@ -223,12 +220,12 @@ def _utterance(
         if cancelled():
             return
         for samples in _pieces(voice, phrase, speaker_id, speed, cancelled):
-            pcm = to_pcm16(converter.feed(samples), gain * voice.gain)
+            pcm = to_pcm16(converter.feed(samples), voice.gain)
             if pcm.size:
                 yield AudioChunk(pcm, rate_hz, phrase)
             if cancelled():
                 return
-    pcm = to_pcm16(converter.flush(), gain * voice.gain)
+    pcm = to_pcm16(converter.flush(), voice.gain)
     if pcm.size:
         yield AudioChunk(pcm, rate_hz, phrase)
 
