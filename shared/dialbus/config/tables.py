@@ -263,7 +263,7 @@ class FetchConfig(Section):
     """`[fetch]`: URLs that are fetched on a client's behalf (play, ringtone, moh, ambiance, mediaPass)."""
 
     allow_private: bool = False
-    """Also from private and link-local addresses."""
+    """Also from private addresses; never from link-local ones and the metadata services of clouds."""
     allow_loopback: bool | None = None
     """Absent: only when `http_addr` is itself a loopback address."""
     max_bytes: Annotated[int, Field(ge=1024)] = 50 << 20

@@ -9,7 +9,7 @@ import asyncio
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import ip_address
 from ssl import SSLContext
 from typing import Any
 
@@ -18,8 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
 
 from dialbus.config import Config, FetchConfig
-
-Address = IPv4Address | IPv6Address
+from media.files.addresses import Address, Reach, reach
 
 MAX_REDIRECTS = 5
 _CONNECT_S = 3.0
@@ -27,10 +26,6 @@ _CONNECT_S = 3.0
 _LARGEST_MESSAGE = 1 << 20
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
-
-_NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
-_LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")  # RFC 8215: leads into a network that its operator chose
-_SITE_LOCAL = IPv6Network("fec0::/10")  # RFC 3879: deprecated, but private where it is still in use
 
 
 class FetchError(Exception):
@@ -219,17 +214,15 @@ class Fetcher:
         return addresses
 
     def _allowed(self, address: Address) -> bool:
-        if isinstance(address, IPv6Address):
-            if address in _LOCAL_NAT64:
+        match reach(address):
+            case Reach.PUBLIC:
+                return True
+            case Reach.PRIVATE:
                 return self._limits.allow_private
-            address = _inner(address)
-        if address.is_loopback:
-            return self._allow_loopback
-        if address.is_multicast or address.is_unspecified or address.is_reserved:
-            return False
-        if address.is_global and address not in _SITE_LOCAL:
-            return True
-        return self._limits.allow_private
+            case Reach.LOOPBACK:
+                return self._allow_loopback
+            case Reach.NEVER:
+                return False
 
 
 class _ConnectOnce(connect):
@@ -277,13 +270,6 @@ def _unreachable(error: Exception | None) -> FetchError:
         case _:
             why = str(error) or type(error).__name__
     return FetchError(f"can't be fetched: {why}", 502, temporary=True)
-
-
-def _inner(address: IPv6Address) -> Address:
-    """The IPv4 address that an IPv6 address stands for (mapped, 6to4, NAT64), else the address."""
-    if address in _NAT64:
-        return IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.ipv4_mapped or address.sixtofour or address
 
 
 def _is_loopback(host: str) -> bool:
