@@ -84,4 +84,5 @@ def service_env(nats_url: str, tmp_path: Path) -> dict[str, str]:
         "DIALBUS_RECORDER_PATH": str(tmp_path / "recorders"),
         "DIALBUS_MEDIA_CACHE_PATH": str(tmp_path / "mediacache"),
         "DIALBUS_MEDIA_PATH": str(tmp_path / "media"),
+        "DIALBUS_FETCH_ALLOW_LOOPBACK": "true",
     }

@@ -166,6 +166,7 @@ def running(
         "DIALBUS_MEDIA_PATH": str(ROOT / "tests" / "data"),
         "DIALBUS_UA_HANDLER_TIMEOUT": "3s",
         "DIALBUS_ICE_SERVERS": "[]",  # nobody outside of this machine is asked
+        "DIALBUS_FETCH_ALLOW_LOOPBACK": "true",  # the tests serve their sounds here
         "DIALBUS_UA_GRACEFUL_SHUTDOWN_TIMEOUT": "1s",
         **(settings or {}),
     }

@@ -225,19 +225,18 @@ async def test_some_addresses_are_never_fetched_from(host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "api_is_local", "loopback", "private"),
+    ("limits", "loopback", "private"),
     [
-        ({}, False, False, False),
-        ({}, True, True, False),
-        ({"allow_loopback": False}, True, False, False),
-        ({"allow_private": True}, False, False, True),
-        ({"allow_private": True, "allow_loopback": True}, False, True, True),
+        ({}, False, False),
+        ({"allow_loopback": True}, True, False),
+        ({"allow_private": True}, False, True),
+        ({"allow_private": True, "allow_loopback": True}, True, True),
     ],
 )
 async def test_private_and_loopback_addresses_have_a_setting_each(
-    limits: dict[str, bool], api_is_local: bool, loopback: bool, private: bool
+    limits: dict[str, bool], loopback: bool, private: bool
 ) -> None:
-    fetcher = Fetcher(FetchConfig(**limits), api_is_local=api_is_local)
+    fetcher = Fetcher(FetchConfig(**limits))
 
     assert {host: await _judged(fetcher, host) for host in LOOPBACK} == dict.fromkeys(LOOPBACK, loopback)
     assert {host: await _judged(fetcher, host) for host in PRIVATE} == dict.fromkeys(PRIVATE, private)

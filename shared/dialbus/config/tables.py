@@ -264,8 +264,8 @@ class FetchConfig(Section):
 
     allow_private: bool = False
     """Also from private addresses; never from link-local ones and the metadata services of clouds."""
-    allow_loopback: bool | None = None
-    """Absent: only when `http_addr` is itself a loopback address."""
+    allow_loopback: bool = False
+    """Also from this machine; a web page or a peer that gets a client to name a URL would reach what listens here."""
     max_bytes: Annotated[int, Field(ge=1024)] = 50 << 20
     timeout: Duration = 10.0
 

@@ -17,7 +17,7 @@ import httpx
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
 
-from dialbus.config import Config, FetchConfig
+from dialbus.config import FetchConfig
 from media.files.addresses import Address, Reach, reach
 
 MAX_REDIRECTS = 5
@@ -61,18 +61,11 @@ NOT_MODIFIED = NotModified()
 class Fetcher:
     """Fetches for clients, within `limits`."""
 
-    def __init__(self, limits: FetchConfig, *, api_is_local: bool = False) -> None:
-        """`api_is_local`: the API is bound to loopback, so that clients are on this machine themselves."""
+    def __init__(self, limits: FetchConfig) -> None:
         self._limits = limits
-        self._allow_loopback = api_is_local if limits.allow_loopback is None else limits.allow_loopback
         # The usual certificates, and those that this machine trusts besides.
         self._tls: SSLContext = httpx.create_ssl_context(trust_env=False)
         self._tls.load_default_certs()
-
-    @classmethod
-    def configured(cls, config: Config) -> "Fetcher":
-        """The fetcher of `[fetch]`."""
-        return cls(config.fetch, api_is_local=_is_loopback(config.http_addr.host))
 
     async def get(self, url: str, headers: Mapping[str, str] | None = None) -> Fetched | NotModified:
         """GET over http or https; NotModified answers a conditional request. Raises FetchError."""
@@ -220,7 +213,7 @@ class Fetcher:
             case Reach.PRIVATE:
                 return self._limits.allow_private
             case Reach.LOOPBACK:
-                return self._allow_loopback
+                return self._limits.allow_loopback
             case Reach.NEVER:
                 return False
 
@@ -270,10 +263,3 @@ def _unreachable(error: Exception | None) -> FetchError:
         case _:
             why = str(error) or type(error).__name__
     return FetchError(f"can't be fetched: {why}", 502, temporary=True)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -54,7 +54,7 @@ class MediaService:
         self._loop = asyncio.get_running_loop()
         self._engine = Engine(detector, self._loop.time)
         self._pacer = Pacer(self._engine.tick, self._engine.skip)
-        fetcher = Fetcher.configured(me.config)
+        fetcher = Fetcher(me.config.fetch)
         loader = Loader.configured(me.config, fetcher)
         self._resources = Resources(me.bus, me.config, detector, fetcher, loader, self._is_there)
         self._opener = EndpointOpener(me.bus, me.config)
