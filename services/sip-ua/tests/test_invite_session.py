@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sip_ua.sip.agent import Agent, LocalProtocolError, SendAck, SendRequest, SendResponse
+from sip_ua.sip.credential_policy import CredentialPolicy, Grant
 from sip_ua.sip.dialog import Dialog
 from sip_ua.sip.digest import Credentials
 from sip_ua.sip.dtmf import parse_dtmf
@@ -114,6 +115,11 @@ def peer_request(dialog: Dialog, method: str, cseq: int, *headers: tuple[str, st
 # Calls we place.
 
 
+def policy_of(credentials: Credentials | None, realm: str | None = None) -> CredentialPolicy | None:
+    """For the host that is called."""
+    return None if credentials is None else CredentialPolicy(Grant(credentials, frozenset({"198.51.100.4"}), realm))
+
+
 class Dialled:
     """An outgoing call whose INVITE has just gone out at second 0."""
 
@@ -124,7 +130,7 @@ class Dialled:
             parse_name_addr("<sip:7455@198.51.100.4>"),
             call_id="c1",
             sdp=OFFER,
-            credentials=credentials,
+            policy=policy_of(credentials),
             headers={name.replace("_", "-"): value for name, value in headers.items()},
             hangup_headers={"X-Always": "1"},
         )
@@ -237,6 +243,45 @@ def test_proxy_challenge_goes_into_proxy_authorization_and_the_ack_repeats_it() 
     ack = request_in(dialled.reply(200, body=ANSWER), "ACK")
     assert ack.headers.get("Proxy-Authorization") == proof
     assert str(ack.cseq) == "2 ACK"
+
+
+ELSEWHERE = ("Contact", "<sip:eve@203.0.113.66>")
+EVIL = ("WWW-Authenticate", 'Digest realm="evil", nonce="n9"')
+
+
+def test_ack_that_goes_to_a_third_host_has_no_proof() -> None:
+    dialled = Dialled(SECRET)
+    dialled.reply(401, CHALLENGE)
+    assert dialled.invite.headers.get("Authorization")
+    answer = response_to(dialled.invite, 200, None, "bob", [ELSEWHERE, SDP], ANSWER)
+    ack = request_in(dialled.call.receive(answer, 1.0), "ACK")
+    assert (str(ack.uri), ack.headers.get("Authorization")) == ("sip:eve@203.0.113.66", None)
+
+
+@pytest.mark.parametrize("header", [ELSEWHERE, ("Record-Route", "<sip:203.0.113.66;lr>")])
+def test_bye_that_was_led_to_a_third_host_is_not_authenticated(header: tuple[str, str]) -> None:
+    dialled = Dialled(SECRET)
+    contact = [] if header is ELSEWHERE else [PHONE]
+    dialled.call.receive(response_to(dialled.invite, 200, None, "bob", [header, *contact, SDP], ANSWER), 1.0)
+    bye = request_in(dialled.call.hang_up(5.0), "BYE")
+    assert dialled.call.receive(response_to(bye, 401, headers=[CHALLENGE]), 5.1) == []
+
+
+def test_second_realm_gets_nothing_in_a_call_whose_first_was_pinned_nor_from_its_heir() -> None:
+    dialled = Dialled(SECRET)
+    dialled.reply(401, CHALLENGE)
+    dialled.reply(200, body=ANSWER)
+    stored = json.loads(json.dumps(dialled.call.to_state(2.0)))
+    heir = UacSession.from_state(stored, dialled.call.agent, 2.0, policy_of(SECRET))
+    for call in (dialled.call, heir):
+        bye = request_in(call.hang_up(5.0), "BYE")
+        assert call.receive(response_to(bye, 401, headers=[EVIL]), 5.1) == []
+
+
+def test_call_that_we_got_never_proves_anything() -> None:
+    offering = Offering().up()
+    bye = request_in(offering.call.hang_up(5.0), "BYE")
+    assert offering.call.receive(response_to(bye, 401, headers=[CHALLENGE]), 5.1) == []
 
 
 @pytest.mark.parametrize("challenge", [CHALLENGE, ("WWW-Authenticate", "Negotiate x")])
@@ -894,8 +939,12 @@ def test_session_that_another_process_takes_over_at_any_moment_goes_on_as_if_not
         assert happens(step, one.call, float(number)) == happens(step, other.call, float(number))
     moment = float(before + 1)
     stored = json.loads(json.dumps(other.call.to_state(moment)))
-    cls: type[UacSession | UasSession] = type(other.call)
-    taken = cls.from_state(stored, other.call.agent, moment + shift, SECRET if outgoing else None)
+    heir_agent, heir_now = other.call.agent, moment + shift
+    taken: UacSession | UasSession = (
+        UacSession.from_state(stored, heir_agent, heir_now, policy_of(SECRET))
+        if outgoing
+        else UasSession.from_state(stored, heir_agent, heir_now)
+    )
     again = taken.to_state(moment + shift)
     assert again.pop("timers") == pytest.approx(stored.pop("timers"))  # another clock, another rounding
     assert again == stored

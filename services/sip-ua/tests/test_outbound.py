@@ -9,6 +9,7 @@ from dialbus.contracts.options import SipOption
 from sip_ua.errors import BadAddress
 from sip_ua.leg import outbound
 from sip_ua.sip.agent import Agent
+from sip_ua.sip.credential_policy import Grant
 from sip_ua.sip.digest import Credentials
 
 AGENT = Agent("192.0.2.7", 13050, new_token=lambda: "token", random=lambda: 0.5)
@@ -120,3 +121,20 @@ def test_the_credential_of_a_registration_is_borrowed_at_its_host_only() -> None
     assert own.credentials == Credentials("7301", "q")
     rules = [{"rule": {"rewrite": {"to": {"host": "pbx.example"}}}}]
     assert planned("sip:1@other.example", ua=ua, trunk_rules=rules).credentials == Credentials("4000", "p")
+
+
+def test_credentials_are_for_the_host_that_was_called_and_the_realm_that_was_told() -> None:
+    account = {
+        "server": "pbx.example",
+        "username": "u",
+        "credential": {"username": "4000", "password": "p", "realm": 'say "pbx"'},
+        "allow_md5": False,
+    }
+    there = frozenset({"pbx.example", "192.0.2.1"})
+    borrowed = planned("sip:1@PBX.example", ua={"register_users": [account]})
+    assert borrowed.grant("192.0.2.1") == Grant(
+        Credentials("4000", "p"), there, r"say \"pbx\"", allow_md5=False, account="4000@pbx.example"
+    )
+    own = planned("sip:1@pbx.example", sip={"username": "7301", "password": "q", "realm": "r"})
+    assert own.grant("192.0.2.1") == Grant(Credentials("7301", "q"), there, "r")
+    assert planned("sip:1@pbx.example").grant("192.0.2.1") is None

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sip_ua.sip.agent import Agent, SendRequest
+from sip_ua.sip.credential_policy import CredentialPolicy, Grant
 from sip_ua.sip.digest import Credentials
 from sip_ua.sip.headers import Headers
 from sip_ua.sip.message import Request, Response, response_to
@@ -32,7 +33,11 @@ ALIVE = ("Contact", "<sip:7301@192.0.2.20:13050>;expires=200")
 def registration(credentials: Credentials | None = SECRET) -> Registration:
     tokens = (f"tok{number}" for number in itertools.count(1))
     agent = Agent("192.0.2.20", 13050, new_token=lambda: next(tokens), random=lambda: 0.5)
-    return Registration(agent, parse_uri("sip:pbx.example"), "7301", credentials, call_id="r1")
+    return Registration(agent, parse_uri("sip:pbx.example"), "7301", policy_of(credentials), call_id="r1")
+
+
+def policy_of(credentials: Credentials | None) -> CredentialPolicy | None:
+    return None if credentials is None else CredentialPolicy(Grant(credentials, frozenset({"pbx.example"})))
 
 
 def sent(effects: Sequence[RegistrationEffect]) -> Request:
@@ -112,6 +117,24 @@ def test_each_refresh_may_be_challenged_anew() -> None:
     refresh = sent(machine.tick(200.0))
     assert "Authorization" not in refresh.headers
     assert str(sent(machine.receive(reply(refresh, 401, CHALLENGE), 200.1)).cseq) == "4 REGISTER"
+
+
+def test_nonce_that_is_used_again_is_counted() -> None:
+    machine = registration()
+    second = sent(machine.receive(reply(sent(machine.start(0.0)), 401, CHALLENGE), 0.1))
+    machine.receive(reply(second, 200, ALIVE), 0.2)
+    third = sent(machine.receive(reply(sent(machine.tick(200.0)), 401, CHALLENGE), 200.1))
+    proofs = [str(request.headers.get("Authorization")) for request in (second, third)]
+    assert [proof.rpartition("nc=")[2] for proof in proofs] == ["00000001", "00000002"]
+
+
+def test_realm_that_is_not_the_first_one_is_a_failure() -> None:
+    machine = registration()
+    second = sent(machine.receive(reply(sent(machine.start(0.0)), 401, CHALLENGE), 0.1))
+    machine.receive(reply(second, 200, ALIVE), 0.2)
+    refresh = sent(machine.tick(200.0))
+    evil = ("WWW-Authenticate", 'Digest realm="evil", nonce="n3"')
+    assert machine.receive(reply(refresh, 401, evil), 200.1) == [RegistrationFailed(401, "Unauthorized")]
 
 
 @pytest.mark.parametrize("status", [403, 404, 500, 503])
@@ -236,7 +259,7 @@ def test_registration_that_another_process_takes_over_goes_on_as_if_nothing_had_
     for number, step in enumerate(story[:before], 1):
         assert step(one, float(number)) == step(other, float(number))
     stored = json.loads(json.dumps(other.to_state(float(before))))
-    taken = Registration.from_state(stored, other.agent, before + shift, SECRET)
+    taken = Registration.from_state(stored, other.agent, before + shift, policy_of(SECRET))
     assert taken.to_state(before + shift) == stored
     assert SECRET.password not in json.dumps(stored)
     for number, step in enumerate(story[before:], before + 1):

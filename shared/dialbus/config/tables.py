@@ -88,6 +88,8 @@ class RegisterUser(Section):
     display_name: Line | None = None
     disabled: bool = False
     credential: CredentialConfig | None = None
+    allow_md5: bool = True
+    """Whether MD5 challenges are answered, as the protocol's default hash."""
 
 
 class UriPattern(Section):

@@ -24,7 +24,7 @@ from sip_ua.leg import outbound, translate
 from sip_ua.leg.offer_answer import OfferAnswer
 from sip_ua.sip import session_effects as sip
 from sip_ua.sip.agent import Agent, LocalProtocolError
-from sip_ua.sip.digest import Credentials
+from sip_ua.sip.credential_policy import CredentialPolicy
 from sip_ua.sip.message import Request
 from sip_ua.sip.transaction_layer import Address
 from sip_ua.sip.uac import UacSession
@@ -134,18 +134,19 @@ class SipLeg:
             if state["found"]:
                 leg._go_by(leg._plan, leg.peer_host)
         if (session := state["session"]) is not None:
-            kind = UacSession if session["role"] == "UAC" else UasSession
-            core = kind.from_state(session, ua.agent_towards(leg.peer_host), now)
-            core.credentials = leg._credentials(core)
+            agent = ua.agent_towards(leg.peer_host)
+            core: UacSession | UasSession
+            if session["role"] == "UAC":
+                core = UacSession.from_state(session, agent, now, leg._policy())
+            else:
+                core = UasSession.from_state(session, agent, now)
             leg._join(core).perform([])  # sets its timer
         return leg
 
-    def _credentials(self, core: UacSession | UasSession) -> Credentials | None:
-        """What the requests in the dialog prove who we are with; they are not stored with it."""
-        if isinstance(core, UacSession):
-            return self._plan.credentials if self._plan is not None else None
-        registered = outbound.registered(core.invite.from_.uri.host, self._config.ua.register_users)
-        return translate.credentials(self._option) or registered
+    def _policy(self) -> CredentialPolicy | None:
+        """What our requests in the dialog may prove who we are with, and to whom; passwords are not stored with it."""
+        grant = None if self._plan is None else self._plan.grant(self.peer_host)
+        return None if grant is None else CredentialPolicy(grant, self._ua.realms if grant.account else None)
 
     # -- what may be asked ------------------------------------------------------------------------
 
@@ -214,7 +215,7 @@ class SipLeg:
             call_id=self._dial.sip_call_id or call_id,
             sdp=self.media.local_sdp,
             contact=self._next_hop.contact,
-            credentials=self._next_hop.plan.credentials,
+            policy=self._policy(),
             headers={**self._dial.headers, **((option and option.headers) or {})},
             hangup_headers=_hangup_headers(option),
             ringing_limit_s=self._dial.ringing_limit_s,
@@ -234,7 +235,6 @@ class SipLeg:
         if isinstance(core, UasSession) and core.is_pending:
             self._option = option
             core.hangup_headers = _hangup_headers(option)
-            core.credentials = self._credentials(core)
             self._perform(core.answer(self.media.local_sdp, self._ua.now()))
 
     def reject(self, code: int, reason: str | None) -> None:

@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 from sip_ua.sip.agent import Agent
-from sip_ua.sip.digest import Credentials, authorize, parse_challenges, strongest
+from sip_ua.sip.credential_policy import CredentialPolicy
+from sip_ua.sip.digest import authorize, parse_challenges
 from sip_ua.sip.headers import Headers
 from sip_ua.sip.message import Request, Response
-
-__all__ = ["Credentials", "is_challenge", "with_credentials"]
+from sip_ua.sip.uri import Uri
 
 _REPLACED = ("Via", "CSeq", "Authorization", "Proxy-Authorization")
 
@@ -18,19 +18,23 @@ def is_challenge(response: Response) -> bool:
 
 
 def with_credentials(
-    request: Request, response: Response, credentials: Credentials, agent: Agent, cseq: int, tries: int
-) -> Request | None:
+    request: Request, response: Response, next_hop: Uri, policy: CredentialPolicy | None, agent: Agent, cseq: int,
+    tries: int,
+) -> Request | None:  # fmt: skip
     """The request again, with an answer to the challenge, a new branch and this CSeq number.
 
-    `tries` counts how often it was sent with credentials: one answer is tried, and one more when the server says
-    that only the nonce was stale. None when that is used up, or the response holds no challenge we can answer.
+    `next_hop` is where it was sent, `tries` how often it was sent with credentials: one answer is tried, and one more
+    when the server says that only the nonce was stale. None when the response holds no challenge that we can and,
+    by the policy, may answer.
     """
-    challenge = strongest(parse_challenges(response.headers))
-    if challenge is None or tries > 1 or (tries == 1 and not challenge.stale):
+    if policy is None or not is_challenge(response):
         return None
-    proof = authorize(
-        challenge, credentials, request.method, str(request.uri), request.body, cnonce=agent.new_token(), nc=1
-    )
+    chosen = policy.choose(parse_challenges(response.headers), request.method, next_hop, tries)
+    if chosen is None:
+        return None
+    challenge, nc = chosen
+    target, cnonce = str(request.uri), agent.new_token()
+    proof = authorize(challenge, policy.credentials, request.method, target, request.body, cnonce=cnonce, nc=nc)
     items = [("Via", agent.new_via()), ("CSeq", f"{cseq} {request.method}"), (challenge.answer_header, proof)]
     items += [line for line in request.headers.lines() if line[0] not in _REPLACED]
     return replace(request, headers=Headers(items))

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sip_ua.sip.agent import ALLOW, Agent, SendAck, SendRequest
-from sip_ua.sip.authentication import is_challenge, with_credentials
+from sip_ua.sip.authentication import with_credentials
+from sip_ua.sip.credential_policy import CredentialPolicy
 from sip_ua.sip.dialog import Dialog
-from sip_ua.sip.digest import Credentials
 from sip_ua.sip.extensions import HeaderItems, custom
 from sip_ua.sip.headers import Headers
 from sip_ua.sip.message import Message, Request, Response, message_from_state, message_to_state
@@ -111,24 +111,30 @@ class DialogSet:
         """The request with this branch, which has its final response now; None when nobody waits."""
         return self._sent.pop(branch, None)
 
-    def retry(self, sent: Sent, response: Response | None, credentials: Credentials | None) -> SendRequest | None:
+    def retry(self, sent: Sent, response: Response | None, policy: CredentialPolicy | None) -> SendRequest | None:
         """A challenged request once more, with credentials; None when it was not, or that is not possible."""
-        if credentials is None or response is None or not is_challenge(response):
+        if response is None:
             return None
         dialog = self._dialogs[sent.remote_tag].raised()
-        again = with_credentials(sent.request, response, credentials, self._agent, dialog.local_cseq, sent.tries)
+        again = with_credentials(
+            sent.request, response, sent.next_hop, policy, self._agent, dialog.local_cseq, sent.tries
+        )
         if again is None:
             return None
         self._dialogs[sent.remote_tag] = dialog
         self._sent[again.via.branch] = replace(sent, request=again, tries=sent.tries + 1)
         return SendRequest(again, sent.next_hop)
 
-    def acknowledge(self, invite: Request, remote_tag: str) -> SendAck:
-        """The ACK to a 2xx, with the INVITE's credentials (RFC 3261 §13.2.2.4), which is kept for copies of the 2xx."""
+    def acknowledge(self, invite: Request, remote_tag: str, policy: CredentialPolicy | None) -> SendAck:
+        """The ACK to a 2xx, which is kept for copies of the 2xx.
+
+        It has the INVITE's credentials (RFC 3261 §13.2.2.4), unless it goes to somebody they are not for.
+        """
         dialog = self._dialogs[remote_tag]
         ack = dialog.request("ACK", invite.cseq.number, self._agent.new_via())
-        proofs = [line for line in invite.headers.lines() if line[0] in ("Authorization", "Proxy-Authorization")]
-        ack = replace(ack, headers=Headers([*ack.headers.lines(), *proofs]))
+        if policy is not None and policy.reaches(dialog.next_hop):
+            proofs = [line for line in invite.headers.lines() if line[0] in ("Authorization", "Proxy-Authorization")]
+            ack = replace(ack, headers=Headers([*ack.headers.lines(), *proofs]))
         sending = self._acks[(remote_tag, invite.cseq.number)] = SendAck(ack, dialog.next_hop)
         return sending
 

@@ -51,6 +51,11 @@ class Challenge:
         """The header the answer goes into."""
         return "Proxy-Authorization" if self.proxy else "Authorization"
 
+    @property
+    def is_md5(self) -> bool:
+        """Whether its hash is MD5, named or by default."""
+        return _hash_of(self.algorithm) == "MD5"
+
 
 def parse_challenges(headers: Headers) -> tuple[Challenge, ...]:
     """The challenges of a 401 or 407 that we can answer, in order.

@@ -68,7 +68,7 @@ def on_outcome(session: InviteSession, outcome: Outcome) -> None:
 
 def retried(session: InviteSession, outcome: Outcome) -> bool:
     """Send a challenged request once more, with credentials; False when that is not possible."""
-    again = session.dialogs.retry(outcome.sent, outcome.response, session.credentials)
+    again = session.dialogs.retry(outcome.sent, outcome.response, session.policy)
     if again is not None:
         session.emit(again)
     return again is not None

@@ -14,9 +14,9 @@ from typing import Any, ClassVar, Final, Literal
 
 from dialbus.machine import Table, dispatch
 from sip_ua.sip.agent import ALLOW, Agent, LocalProtocolError, SendResponse
+from sip_ua.sip.credential_policy import CredentialPolicy
 from sip_ua.sip.dialog import Dialog
 from sip_ua.sip.dialog_set import DialogSet
-from sip_ua.sip.digest import Credentials
 from sip_ua.sip.extensions import SUPPORTED, HeaderItems, unsupported
 from sip_ua.sip.message import REASON_PHRASES, Message, Request, Response, response_to
 from sip_ua.sip.open_offers import OpenOffers
@@ -85,13 +85,13 @@ class InviteSession:
         contact: NameAddr,
         *,
         local_tag: str,
-        credentials: Credentials | None = None,
         hangup_headers: Mapping[str, str] | None = None,
     ) -> None:
         self.agent = agent
         self.contact = contact
         self.local_tag = local_tag
-        self.credentials = credentials
+        self.policy: CredentialPolicy | None = None
+        """Who may have which proof; None: nobody any, as in every session that we did not begin."""
         self.hangup_headers = dict(hangup_headers or {})
         self.state = State.NEW
         self.dialogs = DialogSet(agent, contact)
@@ -318,14 +318,13 @@ class InviteSession:
             "timers": {timer.value: due - now for timer, due in self._timers.items()},
         }
 
-    def _load(self, state: dict[str, Any], agent: Agent, now: float, credentials: Credentials | None) -> None:
+    def _load(self, state: dict[str, Any], agent: Agent, now: float) -> None:
         """Become what `to_state` told."""
         InviteSession.__init__(
             self,
             agent,
             parse_name_addr(state["contact"]),
             local_tag=state["local_tag"],
-            credentials=credentials,
             hangup_headers=state["hangup_headers"],
         )
         self.state = State(state["state"])

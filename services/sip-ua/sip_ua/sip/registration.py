@@ -13,8 +13,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 from dialbus.machine import Move, Table, dispatch, in_states
 from sip_ua.sip.agent import MAX_FORWARDS, Agent, SendRequest
-from sip_ua.sip.authentication import is_challenge, with_credentials
-from sip_ua.sip.digest import Credentials
+from sip_ua.sip.authentication import with_credentials
+from sip_ua.sip.credential_policy import CredentialPolicy
 from sip_ua.sip.headers import Headers
 from sip_ua.sip.message import REASON_PHRASES, Request, Response, message_from_state, message_to_state
 from sip_ua.sip.uri import NameAddr, Uri, parse_name_addr, parse_uri
@@ -100,7 +100,7 @@ class Registration:
         agent: Agent,
         registrar: Uri,
         username: str,
-        credentials: Credentials | None,
+        policy: CredentialPolicy | None,
         *,
         call_id: str,
         contact_user: str | None = None,
@@ -112,7 +112,7 @@ class Registration:
         `contact_user` is whom calls for the address will name in their Request-URI; None: `username` as well.
         """
         self.agent = agent
-        self.credentials = credentials
+        self.policy = policy
         self.state = RegistrationState.NEW
         self.contact = agent.contact(contact_user or username)
         self.deadline: float | None = None
@@ -158,7 +158,7 @@ class Registration:
             return []
         self._pending = None
         moved = self._follow(response)
-        if is_challenge(response) and self._retry(request, response):
+        if self._retry(request, response):
             return self._drain()
         if response.status < 300:
             return self._happen(Granted(response, moved), now)
@@ -245,9 +245,9 @@ class Registration:
         return True
 
     def _retry(self, request: Request, response: Response) -> bool:
-        if self.credentials is None:
-            return False
-        again = with_credentials(request, response, self.credentials, self.agent, self._cseq + 1, self._tries)
+        again = with_credentials(
+            request, response, self._registrar, self.policy, self.agent, self._cseq + 1, self._tries
+        )
         if again is None:
             return False
         self._cseq += 1
@@ -259,6 +259,8 @@ class Registration:
         """Send a fresh REGISTER. Call-ID and tag stay, CSeq rises (RFC 3261 §10.2)."""
         self._cseq += 1
         self._tries = 0
+        if self.policy is not None:
+            self.policy.renew()
         expires = 0 if self.state is RegistrationState.REMOVING else self._expires_s
         items = [
             ("Via", self.agent.new_via()),
@@ -296,16 +298,19 @@ class Registration:
             "cseq": self._cseq,
             "pending": None if self._pending is None else message_to_state(self._pending),
             "tries": self._tries,
+            "proofs": None if self.policy is None else self.policy.to_state(),
             "due_in_s": None if self.deadline is None else self.deadline - now,
         }
 
     @classmethod
     def from_state(
-        cls, state: dict[str, Any], agent: Agent, now: float, credentials: Credentials | None = None
+        cls, state: dict[str, Any], agent: Agent, now: float, policy: CredentialPolicy | None = None
     ) -> Registration:
         """The registration that `to_state` told; `now` is this moment, on the clock of this process."""
         one = cls.__new__(cls)
-        one.agent, one.credentials = agent, credentials
+        one.agent, one.policy = agent, policy
+        if policy is not None:
+            policy.load(state["proofs"])
         one.state = RegistrationState(state["state"])
         one.contact, one._address = parse_name_addr(state["contact"]), parse_name_addr(state["address"])
         one._registrar = parse_uri(state["registrar"])

@@ -106,7 +106,7 @@ def on_reinvite_outcome(session: InviteSession, outcome: Outcome) -> None:
 
 def acknowledge_reinvite(session: InviteSession, request: Request, response: Response, remote_tag: str) -> None:
     session.dialogs.refresh(response, remote_tag)
-    session.emit(session.dialogs.acknowledge(request, remote_tag))
+    session.emit(session.dialogs.acknowledge(request, remote_tag, session.policy))
 
 
 def send_reoffer(session: InviteSession, reoffer: Reoffer) -> None:

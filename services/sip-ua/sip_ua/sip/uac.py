@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from dialbus.machine import Move, Table, in_states
 from sip_ua.sip.agent import ALLOW, MAX_FORWARDS, Agent, SendRequest
-from sip_ua.sip.authentication import is_challenge, with_credentials
+from sip_ua.sip.authentication import with_credentials
+from sip_ua.sip.credential_policy import CredentialPolicy
 from sip_ua.sip.dialog import dialog_of_uac
-from sip_ua.sip.digest import Credentials
 from sip_ua.sip.established import ENDED, ESTABLISHED, on_late_cancel, on_other_request
 from sip_ua.sip.extensions import custom
 from sip_ua.sip.headers import Headers
@@ -48,7 +48,7 @@ class UacSession(InviteSession):
         call_id: str,
         sdp: bytes,
         contact: NameAddr | None = None,
-        credentials: Credentials | None = None,
+        policy: CredentialPolicy | None = None,
         headers: Mapping[str, str] | None = None,
         hangup_headers: Mapping[str, str] | None = None,
         ringing_limit_s: float | None = None,
@@ -58,9 +58,9 @@ class UacSession(InviteSession):
             agent,
             contact or agent.contact(caller.uri.user),
             local_tag=agent.new_token(),
-            credentials=credentials,
             hangup_headers=hangup_headers,
         )
+        self.policy = policy
         self.call_id = call_id
         self.invite = self._first_invite(caller, callee, sdp, headers or {})
         self.ringing_limit_s = ringing_limit_s
@@ -92,7 +92,7 @@ class UacSession(InviteSession):
         tag = response.to_tag or ""
         early = self.dialogs.get(tag)
         self.dialogs.put(dialog_of_uac(self.invite, response) if early is None else early.confirmed(response))
-        self.emit(self.dialogs.acknowledge(self.invite, tag))
+        self.emit(self.dialogs.acknowledge(self.invite, tag, self.policy))
         return tag
 
     def _first_invite(self, caller: NameAddr, callee: NameAddr, sdp: bytes, headers: Mapping[str, str]) -> Request:
@@ -131,19 +131,23 @@ class UacSession(InviteSession):
             "invite": invite,
             "ringing_limit_s": self.ringing_limit_s,
             "tries": self.tries,
+            "proofs": None if self.policy is None else self.policy.to_state(),
         }
 
     @classmethod
     def from_state(
-        cls, state: dict[str, Any], agent: Agent, now: float, credentials: Credentials | None = None
+        cls, state: dict[str, Any], agent: Agent, now: float, policy: CredentialPolicy | None = None
     ) -> UacSession:
         """The session that `to_state` told; `now` is this moment, on the clock of this process."""
         session = cls.__new__(cls)
-        session._load(state, agent, now, credentials)
+        session._load(state, agent, now)
         invite = message_from_state(state["invite"])
         assert isinstance(invite, Request)
         session.invite, session.call_id = invite, invite.call_id
         session.ringing_limit_s, session.tries = state["ringing_limit_s"], state["tries"]
+        session.policy = policy
+        if policy is not None:
+            policy.load(state["proofs"])
         return session
 
 
@@ -188,10 +192,9 @@ def on_late_answer(session: UacSession, success: Success) -> None:
 def on_failure(session: UacSession, failure: Failure) -> None:
     """The peer's refusal, or a challenge, which is answered by a new INVITE: same Call-ID and From tag, higher CSeq
     (RFC 3261 §22.2)."""
-    response, again = failure.response, None
-    if session.credentials is not None and is_challenge(response):
-        cseq = session.invite.cseq.number + 1
-        again = with_credentials(session.invite, response, session.credentials, session.agent, cseq, session.tries)
+    response, invite = failure.response, session.invite
+    cseq = invite.cseq.number + 1
+    again = with_credentials(invite, response, invite.uri, session.policy, session.agent, cseq, session.tries)
     if again is None:
         session.close(State.ENDED, Refused(response.status, response.reason))
         return

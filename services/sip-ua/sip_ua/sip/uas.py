@@ -12,7 +12,6 @@ from typing import Any, Final
 from dialbus.machine import Move, Table
 from sip_ua.sip.agent import ALLOW, Agent, LocalProtocolError, SendResponse
 from sip_ua.sip.dialog import dialog_of_uas
-from sip_ua.sip.digest import Credentials
 from sip_ua.sip.established import ENDED, ESTABLISHED, on_other_request
 from sip_ua.sip.extensions import SUPPORTED, HeaderItems, custom, reason_text, reason_value, unsupported
 from sip_ua.sip.identity import Key, server_key
@@ -50,14 +49,12 @@ class UasSession(InviteSession):
         local_tag: str,
         *,
         contact: NameAddr | None = None,
-        credentials: Credentials | None = None,
         hangup_headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(
             agent,
             contact or agent.contact(invite.to.uri.user if invite.to.uri.scheme != "tel" else None),
             local_tag=local_tag,
-            credentials=credentials,
             hangup_headers=hangup_headers,
         )
         self.invite = invite
@@ -108,12 +105,10 @@ class UasSession(InviteSession):
         return super().to_state(now) | {"role": "UAS", "invite": invite, "provisional": provisional}
 
     @classmethod
-    def from_state(
-        cls, state: dict[str, Any], agent: Agent, now: float, credentials: Credentials | None = None
-    ) -> UasSession:
+    def from_state(cls, state: dict[str, Any], agent: Agent, now: float) -> UasSession:
         """The session that `to_state` told; `now` is this moment, on the clock of this process."""
         session = cls.__new__(cls)
-        session._load(state, agent, now, credentials)
+        session._load(state, agent, now)
         invite = message_from_state(state["invite"])
         assert isinstance(invite, Request)
         session.invite, session.call_id, session.provisional = invite, invite.call_id, None

@@ -12,7 +12,8 @@ from prometheus_client import Gauge
 from dialbus import telemetry
 from dialbus.config import RegisterUser
 from sip_ua.errors import Unresolvable
-from sip_ua.sip.digest import Credentials
+from sip_ua.leg.outbound import granted
+from sip_ua.sip.credential_policy import CredentialPolicy
 from sip_ua.sip.grammar import GrammarError
 from sip_ua.sip.registration import Registered, Registration, RegistrationFailed, Unregistered
 from sip_ua.sip.uri import escape_user, parse_uri
@@ -56,12 +57,12 @@ class Registrar:
             except (GrammarError, Unresolvable) as error:
                 log.warning("registration.unresolvable", address=address, error=str(error))
                 await asyncio.sleep(RETRY_S)
-        credentials = Credentials(user.credential.username, user.credential.password) if user.credential else None
+        grant = granted(user, registrar.host, where.host)
         core = Registration(
             self._ua.agent_towards(where.host),
             registrar,
             escape_user(name),
-            credentials,
+            None if grant is None else CredentialPolicy(grant, self._ua.realms),
             call_id=new_token(24),
             contact_user=escape_user(user.username),
             display_name=user.display_name or "",
@@ -74,7 +75,8 @@ class Registrar:
                 case Registered(contact, expires_s):
                     log.info("registration.done", address=address, contact=contact, expires_s=expires_s)
                 case RegistrationFailed(status, reason):
-                    log.warning("registration.failed", address=address, status=status, reason=reason)
+                    realm = core.policy and core.policy.realm  # the only one that is answered
+                    log.warning("registration.failed", address=address, status=status, reason=reason, realm=realm)
                 case Unregistered():
                     gone.set()
             REGISTERED.labels(address).set(isinstance(effect, Registered))

@@ -19,6 +19,7 @@ from dialbus.config import HostPort
 from dialbus.trace import Tracer
 from sip_ua.errors import Unresolvable
 from sip_ua.sip.agent import Agent, SendRequest
+from sip_ua.sip.credential_policy import RealmPins
 from sip_ua.sip.identity import Key, server_key
 from sip_ua.sip.message import Message, Request, Response, write
 from sip_ua.sip.parser import ParseError, is_keepalive, parse
@@ -49,6 +50,8 @@ class UserAgent:
         self, agent: Agent, on_invite: Callable[[Request, Address], None], tracer: Tracer, *, external_ip: str | None,
         options: bool,
     ) -> None:  # fmt: skip
+        self.realms = RealmPins()
+        """What the servers of our accounts showed."""
         self._agent = agent
         self._on_invite = on_invite
         self._external_ip = external_ip
