@@ -228,3 +228,21 @@ def test_cseqs() -> None:
     assert parse_cseq("0009 \t INVITE") == CSeq(9, "INVITE")
     assert str(CSeq(2147483647, "BYE")) == "2147483647 BYE"
     assert parse_cseq("0" * 5000 + "1 ACK").number == 1
+
+
+def test_a_value_is_parsed_once_also_for_copies_with_other_lines() -> None:
+    headers = Headers([("Via", "SIP/2.0/UDP a, SIP/2.0/UDP b"), ("CSeq", "1 INVITE"), ("X", "y")])
+    asked: list[str] = []
+
+    def parse(value: str) -> str:
+        asked.append(value)
+        return value.upper()
+
+    headers.parsed("Via", parse)
+    for copy in (headers, headers.without("X"), headers.adding("X", "z"), headers.with_("CSeq", "2 BYE")):
+        assert copy.parsed("via", parse) == ("SIP/2.0/UDP A", "SIP/2.0/UDP B")
+        assert copy.first("v", parse) == "SIP/2.0/UDP A"
+    assert asked == ["SIP/2.0/UDP a", "SIP/2.0/UDP b"]
+    assert headers.with_line(0, "SIP/2.0/UDP c").parsed("Via", parse) == ("SIP/2.0/UDP C",)
+    assert headers.without("Via").first("Via", parse) is None
+    assert headers.adding("Via", "SIP/2.0/UDP d").parsed("Via", parse)[-1] == "SIP/2.0/UDP D"

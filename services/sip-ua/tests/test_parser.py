@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sip_ua.sip.headers import Headers
-from sip_ua.sip.message import CSeq, Message, Request, Response, write
+from sip_ua.sip.message import CSeq, Message, Request, Response, response_to, stamp_received, write
 from sip_ua.sip.parser import ParseError, StreamFramer, is_keepalive, parse
 from sip_ua.sip.uri import Uri
 
@@ -335,3 +335,55 @@ def test_a_stream_without_end_of_headers_is_cut_off_at_64_kib() -> None:
     with pytest.raises(ParseError) as caught:
         framer.receive(b"x" * 1000)
     assert caught.value.status == 513
+
+
+def with_lines(*lines: str, tag: str = ";tag=a", via: str = "") -> bytes:
+    """An OPTIONS with these lines besides what it needs."""
+    needed = [f"Via: SIP/2.0/UDP h;branch=z9hG4bK1{via}", f"From: <sip:a@h>{tag}", "To: <sip:b@h>", "Call-ID: i"]
+    return "\r\n".join(["OPTIONS sip:b@h SIP/2.0", *needed, "CSeq: 1 OPTIONS", *lines, "", ""]).encode()
+
+
+def params(count: int) -> str:
+    return "".join(f";p{i}" for i in range(count))
+
+
+@pytest.mark.parametrize(
+    ("within", "beyond"),
+    [
+        (with_lines(via=params(64)), with_lines(via=params(65))),
+        (with_lines(f"Via: SIP/2.0/UDP g{params(64)}"), with_lines(f"Via: SIP/2.0/UDP g{params(65)}")),
+        (with_lines(tag=f";tag=a{params(63)}"), with_lines(tag=f";tag=a{params(64)}")),
+        (with_lines(f"Contact: <sip:a@h>{params(64)}"), with_lines(f"Contact: <sip:a@h>{params(65)}")),
+        (with_lines(f"Contact: <sip:a@h{params(64)}>"), with_lines(f"Contact: <sip:a@h{params(65)}>")),
+        (with_lines(f"Route: <sip:a@h>{params(64)}"), with_lines(f"Route: <sip:a@h>{params(65)}")),
+        (with_lines(*["Y-: y"] * 251), with_lines(*["Y-: y"] * 252)),
+        (with_lines(f"Y-: {';' * 1022}"), with_lines(f"Y-: {';' * 1023}")),
+        (with_lines(f"Y-: {',' * 1024}"), with_lines(f"Y-: {',' * 1025}")),
+    ],
+    ids=lambda data: f"{len(data)} octets",
+)
+def test_more_parameters_or_headers_than_anybody_needs_are_refused(within: bytes, beyond: bytes) -> None:
+    read_everything(parse(within))
+    with pytest.raises(ParseError) as caught:
+        parse(beyond)
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    "line", [f"Via: SIP/2.0/UDP g{params(7000)}", f"Supported: {',' * 50_000}", "Y-: y\r\n" * 9000]
+)
+def test_what_is_not_even_split_is_not_answered(line: str) -> None:
+    """The answer would repeat it."""
+    with pytest.raises(ParseError) as caught:
+        parse(with_lines(line))
+    assert caught.value.response("tag") is None
+
+
+def test_what_we_add_to_a_full_value_does_not_break_it() -> None:
+    full = parse(with_lines(via=f";rport{params(63)}"))
+    assert isinstance(full, Request)
+    stamped = stamp_received(full, "192.0.2.7", 4000)
+    assert (stamped.via.received, stamped.via.rport) == ("192.0.2.7", 4000)
+    full = parse(with_lines(f"Y-: {params(64)}").replace(b"To: <sip:b@h>", f"To: <sip:b@h>{params(64)}".encode()))
+    assert isinstance(full, Request)
+    assert response_to(full, 200, to_tag="t").to_tag == "t"

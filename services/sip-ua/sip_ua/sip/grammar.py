@@ -8,6 +8,10 @@ import re
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final, NoReturn, TypeAlias
 
+MAX_PARAMS: Final = 64
+"""How many parameters one header value or URI of a peer's may have."""
+_OUR_PARAMS: Final = 4  # tag, received, rport: what we add to a peer's value must not break it
+
 Params: TypeAlias = tuple[tuple[str, str | None], ...]
 """Parameters in order, as written; None for a flag such as `lr`, quotes kept."""
 
@@ -94,7 +98,7 @@ def split_list(value: str) -> tuple[str, ...]:
 def parse_params(text: str, position: int = 0) -> Params:
     """`*( SEMI generic-param )` from `position` to the end of the text.
 
-    Raises GrammarError for anything else, and for a name that comes twice (RFC 3261 §7.3.1).
+    Raises GrammarError for anything else, for a name that comes twice (RFC 3261 §7.3.1) and for too many of them.
     """
     params: list[tuple[str, str | None]] = []
     names: set[str] = set()
@@ -104,6 +108,8 @@ def parse_params(text: str, position: int = 0) -> Params:
         if match is None:
             bad("parameter", text[position:])
         name, value = match[1], match[2]
+        if len(params) >= MAX_PARAMS + _OUR_PARAMS:
+            bad("number of parameters")
         if name.lower() in names:
             bad("repeated parameter", name)
         names.add(name.lower())

@@ -198,8 +198,17 @@ def parse_via(text: str) -> Via:
     return via
 
 
+def _parse_contact(value: str) -> NameAddr | None:
+    """A Contact; None for one that we cannot call."""
+    try:
+        return None if value == "*" else parse_name_addr(value)
+    except UnsupportedScheme:
+        return None
+
+
 class _Accessors:
-    """Headers as types. Each raises GrammarError when its header is missing or malformed, never after `parse`."""
+    """Headers as types, parsed once. Each raises GrammarError when its header is missing or malformed, never after
+    `parse`."""
 
     __slots__ = ()
 
@@ -215,18 +224,17 @@ class _Accessors:
     @property
     def via(self) -> Via:
         """The topmost Via."""
-        values = self.headers.get_all("Via")
-        return parse_via(values[0]) if values else bad("message: missing Via")
+        return self.headers.first("Via", parse_via) or bad("message: missing Via")
 
     @property
     def vias(self) -> tuple[Via, ...]:
         """Every Via, topmost first."""
-        return tuple(parse_via(value) for value in self.headers.get_all("Via"))
+        return self.headers.parsed("Via", parse_via)
 
     @property
     def cseq(self) -> CSeq:
         """The sequence number and method."""
-        return parse_cseq(self._required("CSeq"))
+        return self.headers.first("CSeq", parse_cseq) or bad("message: missing CSeq")
 
     @property
     def call_id(self) -> str:
@@ -237,12 +245,12 @@ class _Accessors:
     @property
     def from_(self) -> NameAddr:
         """Who sends the request."""
-        return parse_name_addr(self._required("From"))
+        return self.headers.first("From", parse_name_addr) or bad("message: missing From")
 
     @property
     def to(self) -> NameAddr:
         """Whom the request is for."""
-        return parse_name_addr(self._required("To"))
+        return self.headers.first("To", parse_name_addr) or bad("message: missing To")
 
     @property
     def from_tag(self) -> str | None:
@@ -257,14 +265,7 @@ class _Accessors:
     @property
     def contacts(self) -> tuple[NameAddr, ...]:
         """The Contacts we can call; "*" and schemes that are not ours are left out."""
-        contacts: list[NameAddr] = []
-        for value in self.headers.get_all("Contact"):
-            if value != "*":
-                try:
-                    contacts.append(parse_name_addr(value))
-                except UnsupportedScheme:
-                    continue
-        return tuple(contacts)
+        return tuple(contact for contact in self.headers.parsed("Contact", _parse_contact) if contact is not None)
 
     @property
     def max_forwards(self) -> int | None:
@@ -291,12 +292,12 @@ class _Accessors:
     @property
     def routes(self) -> tuple[NameAddr, ...]:
         """Route, in order."""
-        return tuple(parse_name_addr(value) for value in self.headers.get_all("Route"))
+        return self.headers.parsed("Route", parse_name_addr)
 
     @property
     def record_routes(self) -> tuple[NameAddr, ...]:
         """Record-Route, in order."""
-        return tuple(parse_name_addr(value) for value in self.headers.get_all("Record-Route"))
+        return self.headers.parsed("Record-Route", parse_name_addr)
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,13 +376,13 @@ def stamp_received(request: Request, host: str, port: int) -> Request:
 
     RFC 3261 §18.2.1, RFC 3581 §4.
     """
-    lines = list(request.headers.lines())
+    lines = request.headers.lines()
     index = next((i for i, (name, _) in enumerate(lines) if name == "Via"), None)
     if index is None:
         bad("message: missing Via")
-    first, *others = split_list(lines[index][1])
-    lines[index] = ("Via", ", ".join((str(parse_via(first).stamped(host, port)), *others)))
-    return replace(request, headers=Headers(lines))
+    others = split_list(lines[index][1])[1:]
+    value = ", ".join((str(request.via.stamped(host, port)), *others))
+    return replace(request, headers=request.headers.with_line(index, value))
 
 
 def message_to_state(message: Message) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Whatever comes in, the outcome is a message whose typed accessors all work, or P
 import re
 from typing import Final
 
-from sip_ua.sip.grammar import TOKEN, GrammarError, is_token
+from sip_ua.sip.grammar import MAX_PARAMS, TOKEN, GrammarError, is_token
 from sip_ua.sip.headers import LIST_HEADERS, Headers, canonical_name
 from sip_ua.sip.message import Message, Request, Response, parse_cseq, parse_via
 from sip_ua.sip.uri import UnsupportedScheme, parse_name_addr, parse_uri
@@ -14,6 +14,8 @@ from sip_ua.sip.uri import UnsupportedScheme, parse_name_addr, parse_uri
 MAX_MESSAGE_BYTES: Final = 65536
 MAX_HEADER_LINES: Final = 256
 MAX_LIST_VALUES: Final = 100
+MAX_SEPARATORS: Final = 1024
+"""Semicolons, and commas, in all headers of a message: seventy hops that all leave their marks have some 300."""
 MAX_URI_CHARS: Final = 4096
 
 # Headers that say nothing certain when they come twice.
@@ -125,6 +127,8 @@ def _parse(data: bytes) -> Message:
         text = head.decode()
     except UnicodeDecodeError:
         raise ParseError(400, "Headers are not UTF-8") from None
+    if _is_excessive(text):
+        raise ParseError(400, "Too many headers, parameters or values")
     start, *lines = _FOLD.sub(" ", text).split("\r\n")
     if len(lines) > MAX_HEADER_LINES:
         raise ParseError(400, "Too many headers")
@@ -132,6 +136,14 @@ def _parse(data: bytes) -> Message:
     message = _start(start, headers)
     _check_headers(message)
     return _with_body(message, body)
+
+
+def _is_excessive(head: str) -> bool:
+    """Whether headers are not even worth being split: far more of them, or of what stands in them, than anybody needs.
+
+    They get no answer, either, since that would repeat some of them. Folded headers may have two lines each.
+    """
+    return head.count("\r\n") > 2 * MAX_HEADER_LINES or any(head.count(mark) > MAX_SEPARATORS for mark in ";,")
 
 
 def _split_line(line: str) -> tuple[str, str]:
@@ -184,8 +196,11 @@ def _check_headers(message: Message) -> None:
     for key in ("require", "proxy-require", "supported", "allow"):
         if not all(is_token(value) for value in headers.get_all(key)):
             raise ParseError(400, f"Bad {canonical_name(key)} header")
-    _ = (message.vias, message.from_, message.to, message.call_id, message.cseq, message.contacts)
-    _ = (message.routes, message.record_routes, message.max_forwards)
+    addresses = (message.from_, message.to, *message.contacts, *message.routes, *message.record_routes)
+    params = [value.params for value in message.vias] + [value.params for value in addresses]
+    if any(len(found) > MAX_PARAMS for found in params):
+        raise ParseError(400, "Too many parameters")
+    _ = (message.call_id, message.cseq, message.max_forwards)
 
 
 def _with_body(message: Message, body: bytes) -> Message:
@@ -216,6 +231,8 @@ def _salvage(data: bytes) -> tuple[Headers | None, str | None]:
     Only the first of each but Via is taken; lines that are no headers are passed over.
     """
     head = data[:MAX_MESSAGE_BYTES].partition(b"\r\n\r\n")[0].decode(errors="replace")
+    if _is_excessive(head):
+        return None, None
     start, *lines = _FOLD.sub(" ", head).split("\r\n")
     found: list[tuple[str, str]] = []
     for line in lines[:MAX_HEADER_LINES]:

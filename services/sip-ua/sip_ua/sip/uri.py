@@ -9,6 +9,7 @@ from urllib.parse import quote as percent_encode
 from urllib.parse import unquote as percent_decode
 
 from sip_ua.sip.grammar import (
+    MAX_PARAMS,
     NAME_ADDR_RE,
     PASSWORD_RE,
     TEL_RE,
@@ -150,6 +151,8 @@ def escape_user(text: str) -> str:
 
 def _split_params(text: str) -> Params:
     """`name=value;flag` of a URI; the names and values are checked by Uri."""
+    if text.count(";") >= MAX_PARAMS:
+        bad("number of URI parameters")
     params: list[tuple[str, str | None]] = []
     for piece in text.split(";"):
         name, equals, value = piece.partition("=")
@@ -192,6 +195,8 @@ def _split_hostport(text: str) -> tuple[str, int | None]:
 
 
 def _split_headers(text: str) -> tuple[tuple[str, str], ...]:
+    if text.count("&") >= MAX_PARAMS:
+        bad("number of URI headers")
     headers: list[tuple[str, str]] = []
     for piece in text.split("&"):
         name, equals, value = piece.partition("=")
