@@ -76,6 +76,7 @@ EXAMPLES: list[Contract] = [
     speech.SpeechTaken(worker="tts-1"),
     speech.CancelSpeech(call_id=CALL, utterance_id="u1"),
     speech.CacheSpeech(text="hello"),
+    speech.CancelCaching(asker="gateway-1/7"),
     speech.Cached(cache_key="0f", size_bytes=3200, existed=False),
     records.WriteRecord(call_id=CALL, record=RECORD),
 ]

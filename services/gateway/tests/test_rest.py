@@ -20,7 +20,7 @@ from dialbus.sessions import Sessions
 from gateway.rest import watch
 from gateway.rest.ami import Allowed, is_foreign_page
 from gateway.rest.llm import BadPath, LlmProxy
-from gateway.rest.precache import cache_requests
+from gateway.rest.precache import cache_request
 from gateway.rest.records import recorded_calls
 
 # -- who may use AMI ------------------------------------------------------------------------------
@@ -103,16 +103,15 @@ PROVIDERS = ProvidersConfig(tts={"tencent": "piper"}, speakers={"601003": "amy"}
 
 
 def test_a_text_is_made_for_wideband_and_narrowband_unless_told() -> None:
-    wanted = cache_requests(
-        {"text": "Hi", "option": {"provider": "tencent", "speaker": "601003", "speed": 2}}, PROVIDERS
+    one = cache_request(
+        {"text": "Hi", "option": {"provider": "tencent", "speaker": "601003", "speed": 2}}, PROVIDERS, asker="a"
     )
-    assert [(one.text, one.speaker, one.speed, one.rate_hz) for one in wanted] == [
-        ("Hi", "amy", 2, 16000), ("Hi", "amy", 2, 8000)
-    ]  # fmt: skip
-    (one,) = cache_requests({"command": "tts", "text": "Hi", "option": {"samplerate": 24000}}, PROVIDERS)
-    assert one.rate_hz == 24000
-    (one,) = cache_requests({"text": "Hi", "speaker": "joe", "cacheKey": "k"}, PROVIDERS)
-    assert (one.speaker, one.cache_key, one.rate_hz) == ("joe", "k", 16000)
+    assert (one.text, one.speaker, one.speed, one.asker) == ("Hi", "amy", 2, "a")
+    assert (one.rate_hz, one.other_rates_hz) == (16000, (8000,))
+    one = cache_request({"command": "tts", "text": "Hi", "option": {"samplerate": 24000}}, PROVIDERS)
+    assert (one.rate_hz, one.other_rates_hz) == (24000, ())
+    one = cache_request({"text": "Hi", "speaker": "joe", "cacheKey": "k"}, PROVIDERS)
+    assert (one.speaker, one.cache_key, one.rate_hz, one.other_rates_hz) == ("joe", "k", 16000, ())
 
 
 @pytest.mark.parametrize(
@@ -120,12 +119,12 @@ def test_a_text_is_made_for_wideband_and_narrowband_unless_told() -> None:
 )
 def test_what_is_no_text_to_speak_is_refused(data: Any) -> None:
     with pytest.raises(BadCommand):
-        cache_requests(data, PROVIDERS)
+        cache_request(data, PROVIDERS)
 
 
 def test_provider_that_nobody_stands_for_is_not_available() -> None:
     with pytest.raises(NotAvailable, match="acme"):
-        cache_requests({"text": "Hi", "option": {"provider": "acme"}}, PROVIDERS)
+        cache_request({"text": "Hi", "option": {"provider": "acme"}}, PROVIDERS)
 
 
 # -- /llm -----------------------------------------------------------------------------------------

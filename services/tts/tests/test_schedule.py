@@ -31,6 +31,20 @@ def test_no_more_in_hand_than_allowed() -> None:
     assert schedule.waiting == 1
 
 
+def test_there_is_room_for_other_work_while_fewer_are_in_hand_than_allowed() -> None:
+    schedule: Schedule[str] = Schedule(at_once=2)
+    room = [schedule.has_room]
+    for key in "ab":
+        schedule.add(key, f"call {key}")
+        assert schedule.take(0.0) == key
+        room.append(schedule.has_room)
+    schedule.put_back("a", 11.0, 0.0)
+    room.append(schedule.has_room)
+    schedule.remove("b")
+
+    assert [*room, schedule.has_room] == [True, True, False, True, True]
+
+
 def test_later_text_of_a_call_waits_for_the_earlier_even_with_a_free_thread() -> None:
     schedule: Schedule[str] = Schedule(at_once=3)
     schedule.add("first", "call")

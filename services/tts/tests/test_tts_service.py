@@ -41,6 +41,9 @@ class KeptBus:
         self.handlers[request] = handler
         return Subscribed()
 
+    async def serve_at_once(self, request: Any, handler: Any, _tasks: Any, *, queue: str) -> Subscribed:
+        return await self.serve(request, handler, queue=queue)
+
     async def subscribe(self, contract: Any, handler: Any, **_subject: str) -> Subscribed:
         self.handlers[contract] = handler
         return Subscribed()

@@ -33,7 +33,12 @@ async def serve(loaded: Loaded) -> None:
         worker = TtsService(engine, voices, me.bus, config, open_store(loaded.config))
         me.capacity = lambda: worker.capacity
         me.health.facts(
-            lambda: {"voice": voice.voice.name, "capacity": worker.capacity[0], "texts": worker.capacity[1]}
+            lambda: {
+                "voice": voice.voice.name,
+                "capacity": worker.capacity[0],
+                "texts": worker.capacity[1],
+                "caching": worker.caching,
+            }
         )
         await worker.start()
         try:

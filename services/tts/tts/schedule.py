@@ -50,6 +50,11 @@ class Schedule(Generic[K]):
         """Texts that have not begun."""
         return sum(text.runs_out_at is None and not text.in_hand for text in self._texts.values())
 
+    @property
+    def has_room(self) -> bool:
+        """Fewer than `at_once` are in hand; after `take` has said None, nothing else wants the place now."""
+        return sum(text.in_hand for text in self._texts.values()) < self._at_once
+
     def add(self, key: K, call_id: str) -> None:
         """A new text, behind those of its call."""
         self._arrivals += 1
@@ -57,7 +62,7 @@ class Schedule(Generic[K]):
 
     def take(self, now: float) -> K | None:
         """The text whose next piece is to be made now, which is in hand from here on; None: nothing to do."""
-        if sum(text.in_hand for text in self._texts.values()) >= self._at_once:
+        if not self.has_room:
             return None
         due = [key for key, text in self._first_of_calls().items() if self._due_at(text) <= now]
         if not due:

@@ -9,8 +9,9 @@ from contextlib import suppress
 from dialbus import telemetry
 from dialbus.bus import Bus, Refused, Subscription
 from dialbus.config import TtsConfig
-from dialbus.contracts.speech import CacheSpeech, CancelSpeech, Speak, SpeechTaken
+from dialbus.contracts.speech import CacheSpeech, CancelCaching, CancelSpeech, Speak, SpeechTaken
 from dialbus.membership import Membership
+from dialbus.tasks import TaskSet
 from tts.cache import SpeechCache
 from tts.engine import Synthesiser
 from tts.metrics import SYNTHESES
@@ -48,7 +49,11 @@ class TtsService:
             bus, engine, self._store, self._pool,
             at_once=config.threads, max_kept=max_kept, changed=self._membership.room_changed,
         )  # fmt: skip
-        self._precaching = Precaching(engine, self._finder, self._store, self._pool, max_kept)
+        self._precaching = Precaching(
+            engine, self._finder, self._store,
+            max_queue=config.max_cache_queue, max_kept=max_kept, free=self._speaking.free,
+        )  # fmt: skip
+        self._precaching_answers = TaskSet()
         self._precaching_served: Subscription | None = None
         self._cancels: deque[Key] = deque(maxlen=REMEMBERED_CANCELS)
         self._closing = False
@@ -58,17 +63,25 @@ class TtsService:
         """Texts that fit, texts that are here."""
         return self._room, len(self._speaking)
 
+    @property
+    def caching(self) -> int:
+        """Texts that are being made ready, or wait for that."""
+        return len(self._precaching)
+
     async def start(self) -> None:
         """Listen; when this returns, requests arrive."""
         await self._bus.subscribe(CancelSpeech, self._cancel)
-        self._precaching_served = await self._bus.serve(CacheSpeech, self._precaching.make, queue=QUEUE_GROUP)
+        await self._bus.subscribe(CancelCaching, self._precaching.cancel)
+        self._precaching_served = await self._bus.serve_at_once(
+            CacheSpeech, self._precaching.make, self._precaching_answers, queue=QUEUE_GROUP
+        )
         await self._membership.start()
         await self._bus.flush()
 
     async def close(self) -> None:
         """Leave the queue group; finish what is spoken now, break off the rest with a failure."""
         self._closing = True
-        self._precaching.stop()
+        await self._precaching.close()
         await asyncio.gather(self._leave_precaching(), self._membership.leave(LEAVE_S))
         await self._speaking.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -78,6 +91,7 @@ class TtsService:
             async with asyncio.timeout(LEAVE_S):
                 if self._precaching_served is not None:
                     await self._precaching_served.leave()
+                await self._precaching_answers.wait()
 
     @property
     def _full(self) -> bool:

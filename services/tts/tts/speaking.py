@@ -97,6 +97,7 @@ class Speaking:
         self._schedule: Schedule[Key] = Schedule(at_once)
         self._speeches: dict[Key, Speech] = {}
         self._gone = asyncio.Event()
+        self._freed = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._tasks = TaskSet()
         QUEUE.set_function(lambda: self._schedule.waiting)
@@ -125,6 +126,12 @@ class Speaking:
         if speech is not None:
             self._forget(speech, "cancelled")
 
+    async def free(self) -> None:
+        """Until there is a thread that no text to be spoken wants."""
+        while not self._schedule.has_room:
+            self._freed.clear()
+            await self._freed.wait()
+
     async def close(self) -> None:
         """Finish what is spoken now within `GRACE_S`, break off the rest with a failure."""
         for speech in [speech for speech in self._speeches.values() if not speech.begun]:
@@ -149,6 +156,8 @@ class Speaking:
             speech = self._speeches[key]
             if not self._replayed(speech):
                 self._start(self._step(speech), speech)
+        if self._schedule.has_room:
+            self._freed.set()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -13,6 +13,7 @@ from dialbus import telemetry
 from dialbus.bus.connection import Connection, Subscription
 from dialbus.bus.errors import BusError, NoReply, NoResponder, Refused, call_of, first_fault, translated
 from dialbus.contracts.base import Contract, Refusal, Request
+from dialbus.tasks import TaskSet
 
 log = telemetry.get_logger()
 
@@ -67,21 +68,37 @@ class Requests(Connection):
         """
 
         async def answer(message: Msg) -> None:
-            telemetry.adopt_trace(message.headers)
-            try:
-                reply = await handler(request.from_bytes(message.data))
-            except ValidationError as error:
-                await self._refuse(message, Refused(400, first_fault(error)))
-            except Refused as refused:
-                await self._refuse(message, refused)
-            except Exception as error:  # the boundary: one bad request never ends the worker
-                log.exception("bus.handler_failed", subject=message.subject, **call_of(message))
-                await self._refuse(message, Refused(500, f"{type(error).__name__}: {error}"))
-            else:
-                await self._respond(message, reply.to_bytes())
+            await self._answer(message, request, handler)
 
         inner = await self._client.subscribe(request.pattern(**subject), queue=queue, cb=answer)
         return Subscription(inner, self, in_group=bool(queue))
+
+    async def serve_at_once(
+        self, request: type[A], handler: Callable[[A], Awaitable[Contract]], tasks: TaskSet, *, queue: str
+    ) -> Subscription:
+        """As `serve`, but each request has a task of its own, so that none waits for another's reply.
+
+        The handler bounds how many are worked on, by refusing more.
+        """
+
+        async def begin(message: Msg) -> None:
+            tasks.start(self._answer(message, request, handler), name=f"answer {request.__name__}")
+
+        return Subscription(await self._client.subscribe(request.pattern(), queue=queue, cb=begin), self, in_group=True)
+
+    async def _answer(self, message: Msg, request: type[A], handler: Callable[[A], Awaitable[Contract]]) -> None:
+        telemetry.adopt_trace(message.headers)
+        try:
+            reply = await handler(request.from_bytes(message.data))
+        except ValidationError as error:
+            await self._refuse(message, Refused(400, first_fault(error)))
+        except Refused as refused:
+            await self._refuse(message, refused)
+        except Exception as error:  # the boundary: one bad request never ends the worker
+            log.exception("bus.handler_failed", subject=message.subject, **call_of(message))
+            await self._refuse(message, Refused(500, f"{type(error).__name__}: {error}"))
+        else:
+            await self._respond(message, reply.to_bytes())
 
     async def _refuse(self, message: Msg, refused: Refused) -> None:
         body = Refusal(code=refused.code, reason=refused.reason).to_bytes()

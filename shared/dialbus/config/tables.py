@@ -206,6 +206,8 @@ class TtsConfig(Section):
     threads: Annotated[int, Field(ge=1, le=64)] = 2
     """Texts synthesised at once."""
     max_queue: Annotated[int, Field(ge=1)] = 64
+    max_cache_queue: Annotated[int, Field(ge=1)] = 32
+    """Texts that wait to be made ready (`/precache`), the one in the making included."""
     cache_bytes: Annotated[int, Field(ge=0)] = 64 << 20
     """Finished speech kept in memory."""
     disk_cache_bytes: Annotated[int, Field(ge=0)] = 256 << 20

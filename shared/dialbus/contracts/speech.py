@@ -155,7 +155,7 @@ class Cached(Contract):
 class CacheSpeech(Request[Cached]):
     """Synthesise a text now so that a later `Speak` of the same text, voice and rate starts at once.
 
-    Refused like `Speak`; 500 when synthesis fails.
+    Refused like `Speak`; 500 when synthesis fails, 503 when too many wait or its turn did not come within `wait_ms`.
     """
 
     SUBJECT: ClassVar[str] = "tts.cache"
@@ -167,3 +167,17 @@ class CacheSpeech(Request[Cached]):
     volume: Volume = 5.0
     rate_hz: RateHz = 16000
     cache_key: CacheKey | None = None
+    other_rates_hz: tuple[RateHz, ...] = ()
+    """Kept at these rates as well, converted; the answer tells of `rate_hz`."""
+    asker: str = ""
+    """Who may withdraw it by `CancelCaching`."""
+    wait_ms: Annotated[int, Field(gt=0)] = 120_000
+    """How long the asker waits for an answer; what is not made by then is dropped."""
+
+
+class CancelCaching(Contract):
+    """The asker has left: drop its `CacheSpeech`, begun or not. Heard by all tts workers."""
+
+    SUBJECT: ClassVar[str] = "tts.cache.cancel"
+
+    asker: str

@@ -298,8 +298,8 @@ async def test_precache_asks_a_tts_worker_and_reports_what_it_has(api: Client, b
     for body, status in ((command, "cached"), ({"command": "tts", **command}, "exists")):
         response = await api.post("/precache", json=body)
         assert (response.status_code, response.json()) == (200, {"status": status, **answer})
-        wide, narrow = await next_message(asked), await next_message(asked)
-        assert (wide.speaker, wide.speed, wide.rate_hz, narrow.rate_hz) == ("joe", 1.5, 16000, 8000)
+        speech = await next_message(asked)
+        assert (speech.speaker, speech.speed, speech.rate_hz, speech.other_rates_hz) == ("joe", 1.5, 16000, (8000,))
     one: dict[str, object] = {"text": "Hi.", "cacheKey": "mine", "option": {"samplerate": 8000}}
     assert (await api.post("/precache", json=one)).json()["cacheKey"] == "mine"
     assert (await next_message(asked)).rate_hz == 8000

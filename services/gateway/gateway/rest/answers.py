@@ -20,6 +20,13 @@ Responses = dict[int | str, dict[str, Any]]
 
 UNKNOWN: Responses = {404: {"model": models.NotFound}}
 AWAY: Responses = {503: {"model": models.Trouble, "description": "It can't be reached now."}}
+BUSY: Responses = {
+    503: {
+        "model": models.Trouble,
+        "description": "Nobody is there to do it, or too many wait: then `Retry-After` says when to ask again.",
+        "headers": {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}},
+    }
+}
 BAD: Responses = {400: {"model": models.Trouble, "description": "It is no such command."}}
 LARGE: Responses = {413: {"model": models.Trouble, "description": "The body is too large."}}
 CallPath = Annotated[str, Path(description="Session id; for an inbound call the dialogId.", examples=["s.9a0e0ce4"])]

@@ -1,4 +1,4 @@
-"""`/precache`: a `tts` command becomes requests to the tts workers (protocol 7.6). Pure."""
+"""`/precache`: a `tts` command becomes a request to the tts workers (protocol 7.6). Pure."""
 
 from typing import Any
 
@@ -14,10 +14,11 @@ RATES_HZ = (16000, 8000)
 """Of wideband and narrowband calls: without a wish, speech is kept for both."""
 
 
-def cache_requests(data: Any, providers: ProvidersConfig) -> list[CacheSpeech]:
-    """What to synthesise; the first one's answer is the client's. Raises BadCommand and NotAvailable.
+def cache_request(data: Any, providers: ProvidersConfig, **asker: Any) -> CacheSpeech:
+    """What to synthesise. Raises BadCommand and NotAvailable.
 
-    Without `samplerate` and without a key of the client's own there are two, since a call asks for its own rate.
+    Without `samplerate` and without a key of the client's own it is kept at two rates, since a call asks for its own.
+    `asker` is what the request says of whoever asks.
     """
     if not isinstance(data, dict):
         raise BadCommand("a tts command is a JSON object")
@@ -35,17 +36,16 @@ def cache_requests(data: Any, providers: ProvidersConfig) -> list[CacheSpeech]:
     key = command.cache_key or option.cache_key
     rates = (option.samplerate,) if option.samplerate else RATES_HZ[:1] if key else RATES_HZ
     try:
-        return [
-            CacheSpeech(
-                text=command.text,
-                speaker=option.speaker,
-                language=option.language,
-                speed=option.speed or 1.0,
-                volume=5.0 if option.volume is None else option.volume,
-                rate_hz=rate,
-                cache_key=key,
-            )
-            for rate in rates
-        ]
+        return CacheSpeech(
+            text=command.text,
+            speaker=option.speaker,
+            language=option.language,
+            speed=option.speed or 1.0,
+            volume=5.0 if option.volume is None else option.volume,
+            rate_hz=rates[0],
+            cache_key=key,
+            other_rates_hz=rates[1:],
+            **asker,
+        )
     except ValidationError as error:
         raise BadCommand(str(error.errors(include_url=False)[0]["msg"])) from None
