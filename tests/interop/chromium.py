@@ -35,12 +35,15 @@ class Page:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, folder: Path, voice: Path, *, size: tuple[int, int] = (1440, 900)) -> AsyncIterator["Page"]:
+    async def open(
+        cls, folder: Path, voice: Path | None = None, *options: str, size: tuple[int, int] = (1440, 900)
+    ) -> AsyncIterator["Page"]:
         """A browser with one blank tab whose microphone plays `voice` once, from when it is first used."""
         profile = folder / "chromium"
+        microphone = (f"--use-file-for-fake-audio-capture={voice}%noloop",) if voice else ()
         flags = (
-            *_FLAGS, f"--user-data-dir={profile}", f"--use-file-for-fake-audio-capture={voice}%noloop",
-            f"--window-size={size[0]},{size[1]}", "about:blank",
+            *_FLAGS, *microphone, *options, f"--user-data-dir={profile}", f"--window-size={size[0]},{size[1]}",
+            "about:blank",
         )  # fmt: skip
         with (folder / "chromium.log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(EXECUTABLE, *flags, stdout=log, stderr=log)

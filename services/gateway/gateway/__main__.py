@@ -6,6 +6,8 @@ from dialbus.lifecycle import run, service
 from dialbus.sessions import Sessions
 from gateway.access import Access
 from gateway.app import create_app
+from gateway.origin import Doors
+from gateway.proxies import Proxies
 from gateway.rest.api import Rest
 from gateway.rest.service_routes import ServiceRoutes
 from gateway.socket.control_frames import ControlFrames
@@ -26,8 +28,16 @@ async def serve(loaded: Loaded) -> None:
         me.health.facts(lambda: {"sockets": sockets.count, **workers.facts()})
         me.capacity = lambda: (None, sockets.count)
         health = ServiceRoutes(me.health, workers, config.ice_servers)
-        app = create_app(Access(config.http_token), sockets, rest, health)
+        doors = Doors(
+            config.http_addr.host,
+            external_ip=config.external_ip,
+            hosts=config.gateway.hosts,
+            origins=config.gateway.origins,
+        )
+        proxies = Proxies(config.gateway.trusted_proxies)
+        app = create_app(Access(config.http_token), doors, proxies, sockets, rest, health)
         options = {
+            "proxy_headers": False,  # whose count is said by [gateway] trusted_proxies
             "ws": ControlFrames,
             "ws_ping_interval": None,
             "ws_max_size": MAX_TEXT_BYTES,

@@ -59,17 +59,20 @@ class Guard:
         if self._access.allows(scope["path"], scope["headers"], query):
             await self._app(scope, receive, send)
         else:
-            await _deny(scope["type"], receive, send)
+            await deny(scope["type"], receive, send, 401, _UNAUTHORIZED, (b"www-authenticate", b"Bearer"))
 
 
-async def _deny(kind: str, receive: Receive, send: Send) -> None:
+async def deny(
+    kind: str, receive: Receive, send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]
+) -> None:
+    """Answer with a status and a JSON body: a request, or the upgrade of a socket, which then never opens."""
     prefix = "http.response"
     if kind == "websocket":
         await receive()  # websocket.connect
         prefix = "websocket.http.response"
-    headers = [(b"content-type", b"application/json"), (b"www-authenticate", b"Bearer")]
-    await send({"type": f"{prefix}.start", "status": 401, "headers": headers})
-    await send({"type": f"{prefix}.body", "body": _UNAUTHORIZED})
+    all_headers = [(b"content-type", b"application/json"), *headers]
+    await send({"type": f"{prefix}.start", "status": status, "headers": all_headers})
+    await send({"type": f"{prefix}.body", "body": body})
 
 
 def _bearers(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:

@@ -13,6 +13,9 @@ from dialbus import __version__
 from dialbus.bus import BusError
 from dialbus.contracts.session import CallType
 from gateway.access import Access, Guard
+from gateway.entrance import Entrance
+from gateway.origin import Doors
+from gateway.proxies import Proxies
 from gateway.rest.answers import bad_parameter, bus_is_away
 from gateway.rest.api import Rest
 from gateway.rest.descriptions import openapi
@@ -24,7 +27,9 @@ CALL_PATHS = {"/call/sip": CallType.SIP, "/call/webrtc": CallType.WEBRTC, "/call
 """Where calls of which type come in (protocol section 1)."""
 
 
-def create_app(access: Access, sockets: CallSockets, rest: Rest, service: ServiceRoutes) -> FastAPI:
+def create_app(
+    access: Access, doors: Doors, proxies: Proxies, sockets: CallSockets, rest: Rest, service: ServiceRoutes
+) -> FastAPI:
     """The ASGI application.
 
     Sockets are plain ASGI endpoints, not FastAPI's: Starlette's WebSocket class refuses the messages for control
@@ -32,6 +37,7 @@ def create_app(access: Access, sockets: CallSockets, rest: Rest, service: Servic
     """
     app = FastAPI(title="dialbus gateway", version=__version__, docs_url=None, redoc_url=None)
     app.add_middleware(Guard, access=access)
+    app.add_middleware(Entrance, doors=doors, proxies=proxies)  # the last one added is the first one asked
     for path, call_type in CALL_PATHS.items():
         app.router.routes.append(WebSocketRoute(path, sockets.endpoint(call_type), name=call_type.value))
     app.router.routes.append(WebSocketRoute("/{path:path}", _no_such_socket, name="not_found"))

@@ -18,7 +18,7 @@ from dialbus.filenames import file_safe
 from dialbus.providers import NotAvailable
 from dialbus.sessions import Sessions
 from gateway.rest import watch
-from gateway.rest.ami import Allowed, is_foreign_page
+from gateway.rest.ami import Allowed
 from gateway.rest.llm import BadPath, LlmProxy
 from gateway.rest.precache import cache_request
 from gateway.rest.records import recorded_calls
@@ -45,18 +45,6 @@ def test_loopback_and_listed_addresses_are_admitted(allows: list[str], client: s
 def test_list_entry_that_is_no_address_is_a_fault_of_the_settings() -> None:
     with pytest.raises(ConfigError, match=r"ami\.allows.*'home'"):
         Allowed(["10.0.0.1", "home"])
-
-
-@pytest.mark.parametrize(
-    ("origin", "host", "foreign"),
-    [
-        (None, "a:8080", False), ("http://a:8080", "a:8080", False), ("https://A:8080", "a:8080", False),
-        ("http://a", "a:8080", True), ("https://evil.example", "a:8080", True), ("null", "a:8080", True),
-        ("http://a", None, True),
-    ],
-)  # fmt: skip
-def test_page_of_another_server_is_told_by_its_origin(origin: str | None, host: str | None, foreign: bool) -> None:
-    assert is_foreign_page(origin, host) is foreign
 
 
 # -- /api/records ---------------------------------------------------------------------------------

@@ -304,6 +304,17 @@ class AmiConfig(Section):
     """Addresses or networks; `*` is everybody."""
 
 
+class GatewayConfig(Section):
+    """`[gateway]`: what browsers and proxies may do at the API (protocol section 1)."""
+
+    hosts: Annotated[list[str], BeforeValidator(listed)] = []
+    """Names, addresses or networks under which clients reach us, besides the machine's own."""
+    origins: Annotated[list[str], BeforeValidator(listed)] = []
+    """Of the web pages of other servers that may use the API: scheme://host[:port]."""
+    trusted_proxies: Annotated[list[str], BeforeValidator(listed)] = []
+    """Addresses or networks of the proxies whose word on a client's address counts."""
+
+
 class Config(Section):
     """The whole file. Larger than most because a setting of the file is a field, table by table."""
 
@@ -343,6 +354,7 @@ class Config(Section):
     ambiance: AmbianceConfig | None = None
     fetch: FetchConfig = FetchConfig()
     providers: ProvidersConfig = ProvidersConfig()
+    gateway: GatewayConfig = GatewayConfig()
     ami: AmiConfig = AmiConfig()
     llmproxy: str | None = None
     """Base URL of `/llm/v1`; absent: off."""

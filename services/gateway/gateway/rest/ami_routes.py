@@ -13,7 +13,7 @@ from starlette.requests import Request
 from dialbus import telemetry
 from dialbus.contracts.session import CallState, CallType
 from gateway.rest import models
-from gateway.rest.ami import Allowed, is_foreign_page
+from gateway.rest.ami import Allowed
 from gateway.rest.answers import AWAY, CallPath, Responses, add, call_ids, trouble
 from gateway.rest.calls import Calls, Gone, NotTaken
 
@@ -22,7 +22,7 @@ log = telemetry.get_logger()
 SUPERVISOR = "DIALBUS_SUPERVISOR_PID"
 """Set by `dialbus run` for its children: whom /ami/v1/shutdown tells."""
 _FORBIDDEN: Responses = {
-    403: {"model": models.Denied, "description": "This address may not, or a page of another server asks."}
+    403: {"model": models.Denied, "description": "This address may not, or it is not known: no trusted proxy tells it."}
 }
 
 
@@ -104,8 +104,6 @@ class AmiRoutes:
     def _denied(self, request: Request) -> Response | None:
         if not self._allowed.admits(request.client.host if request.client else None):
             return JSONResponse({"error": "address not allowed"}, status_code=403)
-        if is_foreign_page(request.headers.get("origin"), request.headers.get("host")):
-            return JSONResponse({"error": "not for pages of other servers"}, status_code=403)
         return None
 
 
