@@ -1,6 +1,7 @@
 """Cheap poison: datagrams that are dear to read, and what they leave in the log. A stranger is 127.0.0.66."""
 
 import asyncio
+import random
 import secrets
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -10,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from dialbus.bus import Bus
-from tests.harness import ServiceProcess, run_service
+from tests.harness import ServiceProcess, eventually, run_service
 from tests.peers.exchange import Exchange
 from tests.peers.phone import Phone
 
@@ -91,3 +92,44 @@ async def test_all_honest_requests_are_answered_while_dear_datagrams_come(
                 await dialog.expect_response(603)
                 await call.expect_end("rejected", "callee")
                 answered += 1
+
+
+def refused(method: str, *lines: str) -> bytes:
+    """A request that is SIP and yet will not be granted."""
+    return poison([0], method).removesuffix(b"\r\n") + "\r\n".join([*lines, "", ""]).encode()
+
+
+def noise() -> list[bytes]:
+    """5,000 datagrams of all kinds; every one is another."""
+    chance = random.Random(5060)
+    kinds = [
+        lambda: chance.randbytes(chance.randint(20, 1400)),
+        lambda: f"INVITE sip:{chance.random()} SIP/2.0\r\n\r\n".encode(),
+        lambda: refused("INVITE", "CSeq: 1 INVITE"),  # twice
+        lambda: refused("INVITE", "Require: nonsense"),
+        lambda: refused("SUBSCRIBE"),
+        lambda: refused("OPTIONS").replace(b"OPTIONS sip:a@127.0.0.1 SIP/2.0", b"SIP/2.0 200 OK"),
+        lambda: refused("OPTIONS").replace(b"OPTIONS sip:a@127.0.0.1 SIP/2.0", b"SIP/2.0 99 Bad"),
+        lambda: refused("OPTIONS").replace(b"127.0.0.66;branch", b"nobody.invalid:1;branch"),
+    ]
+    return [kinds[i % len(kinds)]() for i in range(5000)]
+
+
+async def test_5000_datagrams_of_garbage_are_a_few_lines_of_log(
+    ua: ServiceProcess, exchange: Exchange, phone: Phone
+) -> None:
+    garbage = noise()
+    with stranger() as source:
+        for first in range(0, len(garbage), 50):
+            for data in garbage[first : first + 50]:
+                source.sendto(data, exchange.address)
+            await phone.ask("OPTIONS", exchange.uri).expect_response(200)  # what came before it was read
+        assert len(ua.log.splitlines()) < 100, ua.log[:8000]
+
+        def counted() -> bool:
+            source.sendto(b"garbage", exchange.address)
+            return "suppressed=" in ua.log
+
+        await eventually(counted, what="a line that says how many it stands for")
+    assert len(ua.log) < 32_768
+    assert "Traceback" not in ua.log

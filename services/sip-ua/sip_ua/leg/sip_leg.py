@@ -16,6 +16,7 @@ from dialbus import sdp, telemetry
 from dialbus.config import Config
 from dialbus.contracts.media import MAIN_LEG
 from dialbus.contracts.options import SipOption
+from dialbus.quiet import quiet
 from sip_ua.call import inputs
 from sip_ua.call.effects import Dial
 from sip_ua.call.inputs import Input
@@ -304,7 +305,7 @@ class SipLeg:
                 self.media.take_early_answer(progress.sdp, progress.remote_tag)
                 remote = self.media.remote
             except sdp.SdpError as error:
-                log.warning("call.early_sdp_unusable", error=str(error))
+                quiet.log(log.warning, "call.early_sdp_unusable", error=str(error))
         self._tell(inputs.LegProgressed(remote, **self._of))
 
     def _on_answered(self, answered: sip.Answered) -> None:
@@ -312,7 +313,7 @@ class SipLeg:
         try:
             body = self.media.take_final_answer(answered.sdp, answered.remote_tag)
         except sdp.SdpError as error:
-            log.warning("call.answer_sdp_unusable", error=str(error))
+            quiet.log(log.warning, "call.answer_sdp_unusable", error=str(error))
             self.hang_up()
             self._tell(inputs.LegRefused(488, "Not Acceptable Here", **self._of))
             return
@@ -340,7 +341,7 @@ class SipLeg:
         try:
             self.media.describe(body)
         except sdp.SdpError as error:
-            log.warning("call.reoffer_refused", error=str(error))
+            quiet.log(log.warning, "call.reoffer_refused", error=str(error))
             self._perform(self._core.refuse_reoffer(now))
             return
         self._perform(self._core.answer_reoffer(self.media.local_sdp, now))

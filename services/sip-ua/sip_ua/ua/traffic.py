@@ -9,6 +9,7 @@ from prometheus_client import Counter
 
 from dialbus import telemetry
 from dialbus.contracts.trace import TraceKind
+from dialbus.quiet import quiet
 from dialbus.trace import Tracer, masked_message
 from sip_ua.sip.grammar import GrammarError
 from sip_ua.sip.identity import Key, server_key
@@ -100,7 +101,7 @@ class Traffic:
     def not_sent(self, message: Message, destination: Address, error: OSError) -> None:
         """A message could not leave."""
         leg = self._leg_of(message, ours=True)
-        log.warning("sip.not_sent", destination=str_of(destination), error=str(error), **facts(leg))
+        quiet.log(log.warning, "sip.not_sent", destination=str_of(destination), error=str(error), **facts(leg))
 
     def _leg_of(self, message: Message, *, ours: bool) -> LegName | None:
         legs = self._legs.get(message.headers.get("Call-ID") or "")

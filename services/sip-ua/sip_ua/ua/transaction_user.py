@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dialbus import telemetry
+from dialbus.quiet import quiet
 from sip_ua.errors import Unresolvable
 from sip_ua.sip.agent import SendAck, SendRequest, SendResponse
 from sip_ua.sip.invite_session import InviteSession
@@ -75,7 +76,7 @@ class TransactionUser:
     def unsendable(self, request: Request, error: Unresolvable) -> None:
         """There is nowhere to send a request to."""
         with telemetry.bound(**facts(self.leg)):
-            log.warning("sip.unresolvable", method=request.method, error=str(error))
+            quiet.log(log.warning, "sip.unresolvable", method=request.method, error=str(error))
             self.failed(request, 503, self._ua.now())
 
     def _rearm(self) -> None:

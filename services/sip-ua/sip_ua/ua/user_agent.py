@@ -16,6 +16,7 @@ from prometheus_client import Counter, Gauge
 
 from dialbus import telemetry
 from dialbus.config import HostPort
+from dialbus.quiet import quiet
 from dialbus.trace import Tracer
 from sip_ua.errors import Unresolvable
 from sip_ua.sip.agent import Agent, SendRequest
@@ -176,7 +177,7 @@ class UserAgent:
         try:
             destination = await resolve(next_hop.host, next_hop.port)
         except Unresolvable as error:
-            log.warning("sip.ack_unresolvable", error=str(error))
+            quiet.log(log.warning, "sip.ack_unresolvable", error=str(error))
         else:
             self._perform([Transmit(request, destination)])
 
@@ -205,7 +206,7 @@ class UserAgent:
 
     def _on_garbage(self, error: ParseError, source: Address) -> None:
         UNPARSABLE.inc()
-        log.info("sip.bad_message", source=str_of(source), status=error.status, reason=error.reason)
+        quiet.log(log.info, "sip.bad_message", source=str_of(source), status=error.status, reason=error.reason)
         response = error.response(new_token(8))
         if response is not None:
             self._transmit(response, source)
@@ -216,7 +217,7 @@ class UserAgent:
             try:
                 pending += self._perform_one(pending.pop(0))
             except Exception:  # the boundary: one broken call never stops the timers of the others
-                log.exception("sip.effect_failed")
+                quiet.log(log.exception, "sip.effect_failed")
         TRANSACTIONS.set(len(self._layer))
         self._rearm()
 
