@@ -1,19 +1,57 @@
 """Small doors: what clients have us fetch, what we leave on the disk, what processes are told."""
 
 import asyncio
+import json
+import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.ensemble import Exchange, running
+from tests.harness import eventually
 
 
 @pytest.fixture(scope="module")
 def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exchange]:
     """`dialbus run`, as strict as it comes."""
-    settings = {"DIALBUS_FETCH_ALLOW_LOOPBACK": ""}
-    with running(tmp_path_factory.mktemp("strict"), settings=settings) as exchange:
-        yield exchange
+    folder = tmp_path_factory.mktemp("strict")
+    settings = {
+        "DIALBUS_FETCH_ALLOW_LOOPBACK": "",
+        "DIALBUS_CALLRECORD_TYPE": "local",
+        "DIALBUS_CALLRECORD_ROOT": str(folder / "cdr"),
+    }
+    before = os.umask(0)  # of somebody who takes no care
+    try:
+        with running(folder, settings=settings) as exchange:
+            yield exchange
+    finally:
+        os.umask(before)
+
+
+async def recorded(ensemble: Exchange, **recorder: Any) -> dict[str, Any]:
+    """The record of a call that was recorded for a moment."""
+    async with ensemble.client(path="/call") as client:
+        await client.send("invite", option={"recorder": recorder})
+        answer = await client.expect("answer")
+        await client.send("play", url="voices/jfk.wav", playId="p", offsetMs=10_000)
+        await client.expect("trackEnd", playId="p")
+        await client.send("hangup")
+        await client.until_closed()
+    cdr = ensemble.run_dir.parent / "cdr"
+    pattern = f"*/*_{answer['trackId']}.json"
+    [path] = await eventually(lambda: list(cdr.glob(pattern)), what="record of the call")
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found | {"at": path}
+
+
+async def test_other_users_of_the_machine_read_no_recording_dump_or_record(ensemble: Exchange) -> None:
+    record = await recorded(ensemble, recorderFile="of/{id}")
+
+    files = [Path(record["recorder"][0]["path"]), Path(record["dumpEventFile"]), record["at"]]
+    assert [oct(path.stat().st_mode & 0o777) for path in files] == ["0o640"] * 3
+    assert {oct(path.parent.stat().st_mode & 0o777) for path in files} == {"0o750"}
 
 
 async def test_a_client_of_a_loopback_api_cannot_have_this_machine_fetched(ensemble: Exchange) -> None:

@@ -22,6 +22,7 @@ from dialbus.bus import Later
 from dialbus.config import CallRecordConfig
 from dialbus.contracts.records import WriteRecord
 from dialbus.dumps import last_hangup
+from dialbus.privatefiles import open_private
 from dialbus.tasks import cancel_all
 from webhook_dispatcher.records import (
     FIRST_PAUSE_S,
@@ -208,10 +209,10 @@ async def _has_ended(dump: Path) -> bool:
 
 def _write_atomically(path: Path, content: str) -> None:
     """The whole file or none of it, also when the machine goes down."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    descriptor = open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
-        with temporary.open("w", encoding="utf-8", errors="replace") as file:
+        with open(descriptor, "w", encoding="utf-8", errors="replace") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -6,6 +6,7 @@ can't be written costs the dump, never the call.
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Literal
 
 from dialbus import telemetry
 from dialbus.contracts.options import masked
+from dialbus.privatefiles import open_private
 
 log = telemetry.get_logger()
 
@@ -87,8 +89,8 @@ async def _write(path: Path, items: "asyncio.Queue[Item | None]") -> None:
 def _append(path: Path, items: list[Item]) -> None:
     if not items:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8", errors="replace") as file:
+    descriptor = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    with open(descriptor, "a", encoding="utf-8", errors="replace") as file:
         for item in items:
             try:
                 file.write(line(*item))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from dialbus.audio import Pcm
 from dialbus.filenames import component, file_safe
+from dialbus.privatefiles import open_private
 
 StereoPcm = NDArray[np.int16]
 """int16[n, 2], left then right."""
@@ -86,8 +87,7 @@ class WavWriter:
             else None
         )
         self._data_bytes = 0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), "wb", buffering=0)
+        self._file = os.fdopen(open_private(path, os.O_RDWR | os.O_CREAT), "wb", buffering=0)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
