@@ -90,3 +90,18 @@ async def test_a_client_cannot_have_the_metadata_of_a_cloud_fetched(ensemble: Ex
         error = await client.expect("error")
 
     assert "may not be fetched from" in error["error"]
+
+
+async def test_a_client_cannot_write_over_the_recording_of_another_call(ensemble: Exchange) -> None:
+    [kept] = (await recorded(ensemble, recorderFile="shared"))["recorder"]
+    before = await asyncio.to_thread(_content, kept["path"])
+
+    [other] = (await recorded(ensemble, recorderFile="shared.wav"))["recorder"]
+
+    assert await asyncio.to_thread(_content, kept["path"]) == before
+    assert [path.rpartition("/")[2] for path in (kept["path"], other["path"])] == ["shared.wav", "shared-2.wav"]
+    assert len(await asyncio.to_thread(_content, other["path"])) == other["size"]
+
+
+def _content(path: str) -> bytes:
+    return Path(path).read_bytes()

@@ -136,12 +136,20 @@ def test_ids_that_no_file_name_can_hold_stay_inside_and_apart() -> None:
     assert recording_path(Path("/rec"), "q/1") != recording_path(Path("/rec"), "q_1")
 
 
-def test_two_calls_never_write_one_file(tmp_path: Path) -> None:
-    with WavWriter(tmp_path / "call.wav", 16000, 16000) as first:
+def test_no_recording_is_written_over_another(tmp_path: Path) -> None:
+    wanted = tmp_path / "call.WAV"
+    with WavWriter(wanted, 16000, 16000) as first, WavWriter(wanted, 16000, 16000) as beside:
         first.append(np.ones((160, 2), np.int16))
-        size = first.size_bytes
-        with pytest.raises(BlockingIOError, match="another call"):
-            WavWriter(tmp_path / "call.wav", 16000, 16000)
-        assert (tmp_path / "call.wav").stat().st_size == size, "the first recording is as it was"
-    with WavWriter(tmp_path / "call.wav", 16000, 16000) as later:
-        assert (tmp_path / "call.wav").stat().st_size == later.size_bytes
+    with WavWriter(wanted, 16000, 16000) as later:
+        pass
+
+    assert [writer.path.name for writer in (first, beside, later)] == ["call.WAV", "call-2.WAV", "call-3.WAV"]
+    assert [writer.path.stat().st_size for writer in (first, beside, later)] == [44 + 640, 44, 44]
+
+
+def test_a_name_that_many_want_is_still_found(tmp_path: Path) -> None:
+    for _ in range(102):
+        WavWriter(tmp_path / "call.wav", 16000, 16000).close()
+
+    assert len(list(tmp_path.iterdir())) == 102
+    assert (tmp_path / "call-99.wav").exists()

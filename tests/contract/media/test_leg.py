@@ -161,10 +161,11 @@ async def test_a_recording_that_cannot_be_written_is_an_error_and_the_call_goes_
     dial: Dial, media_env: dict[str, str]
 ) -> None:
     folder = Path(media_env["DIALBUS_RECORDER_PATH"])
-    (folder / "in-the-way.wav").mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - nothing else runs yet
+    (folder / "in-the-way").write_text("no folder")
     call = await dial()
 
-    await call.configure(recorder={"recorderFile": "in-the-way"})
+    await call.configure(recorder={"recorderFile": "in-the-way/{id}"})
     error = await call.until("error")
 
     assert error["sender"] == "recorder"

@@ -4,10 +4,10 @@ Left is the remote party, right all that the server sends. Nothing here runs on 
 `StereoRecorder.write`, whose blocks go through a queue to wherever `WavWriter.append` may take its time.
 """
 
-import errno
-import fcntl
 import os
+import secrets
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,6 +29,8 @@ DEFAULT_INTERVAL_MS = 200
 _HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
 _MAX_DATA_BYTES = 0xFFFFFFFF - _HEADER.size
 _CHANNELS, _SAMPLE_BYTES = 2, 2
+_MAX_COUNTED = 99
+"""Recordings of one name with a number behind it; those beyond get a random one."""
 
 
 class UnsafePathError(ValueError):
@@ -72,14 +74,14 @@ class StereoRecorder:
 class WavWriter:
     """A stereo 16-bit PCM WAV file that is valid after every append; blocking, so to be used from a thread.
 
-    Makes missing directories. Raises OSError where the file cannot be made or written, ValueError for a rate outside
-    8000–48000 Hz. A file at the 4 GiB limit of its format (6 h at 48 kHz) takes no more audio.
+    `path` is the file's: where something is there already, it stays, and the name gets a suffix. Makes missing
+    directories. Raises OSError where the file cannot be made or written, ValueError for a rate outside 8000–48000 Hz.
+    A file at the 4 GiB limit of its format (6 h at 48 kHz) takes no more audio.
     """
 
     def __init__(self, path: Path, sample_rate_hz: int, input_rate_hz: int) -> None:
         if not LOWEST_RATE_HZ <= sample_rate_hz <= HIGHEST_RATE_HZ:
             raise ValueError(f"recordings have {LOWEST_RATE_HZ} to {HIGHEST_RATE_HZ} Hz, not {sample_rate_hz}")
-        self.path = path
         self._rate = sample_rate_hz
         self._resampler = (
             soxr.ResampleStream(input_rate_hz, sample_rate_hz, _CHANNELS, dtype="float32", quality="HQ")
@@ -87,13 +89,8 @@ class WavWriter:
             else None
         )
         self._data_bytes = 0
-        self._file = os.fdopen(open_private(path, os.O_RDWR | os.O_CREAT), "wb", buffering=0)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise BlockingIOError(errno.EAGAIN, "another call is recorded to this file", str(path)) from None
-        os.truncate(self._file.fileno(), 0)
+        self.path, descriptor = _made(path)
+        self._file = os.fdopen(descriptor, "wb", buffering=0)
         self._write_header()
 
     @property
@@ -183,6 +180,24 @@ def recording_path(
     if not parts[-1].lower().endswith(".wav"):
         parts[-1] += ".wav"
     return (Path("/") if is_absolute else root).joinpath(*parts)
+
+
+def _made(path: Path) -> tuple[Path, int]:
+    """A new file and its descriptor: at `path`, or beside it when something is there, whoever put it there."""
+    for attempt in _names(path):
+        try:
+            return attempt, open_private(attempt, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        except FileExistsError:
+            continue
+    raise FileExistsError(f"no name is free beside {path}")
+
+
+def _names(path: Path) -> Iterator[Path]:
+    """`a.wav`, `a-2.wav` to `a-99.wav`, at last one that nobody guesses."""
+    yield path
+    for number in range(2, _MAX_COUNTED + 1):
+        yield path.with_stem(f"{path.stem}-{number}")
+    yield path.with_stem(f"{path.stem}-{secrets.token_hex(8)}")
 
 
 def _write_all(descriptor: int, data: bytes, offset: int) -> None:

@@ -21,8 +21,8 @@ class Recording:
 
     def __init__(self, call_id: str, path: Path, rate_hz: int, interval_ms: int, failed: Callable[[str], None]) -> None:
         """`rate_hz` is the file's; `failed` is called once, with the reason, when it can't be written."""
-        self._log = log.bind(call_id=call_id, path=str(path))
-        self.path = path
+        self._log = log.bind(call_id=call_id)
+        self._path = path
         self._rate_hz = rate_hz
         self._interval_ms = interval_ms
         self._failed = failed
@@ -30,6 +30,11 @@ class Recording:
         self._blocks: asyncio.Queue[npt.NDArray[np.int16] | None] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
         self._writer: WavWriter | None = None
+
+    @property
+    def path(self) -> Path:
+        """Of the file; as wanted until it is made, when another may have that name already."""
+        return self._writer.path if self._writer is not None else self._path
 
     @property
     def size_bytes(self) -> int | None:
@@ -65,11 +70,12 @@ class Recording:
 
     async def _write(self, input_rate_hz: int) -> None:
         try:
-            writer = await asyncio.to_thread(WavWriter, self.path, self._rate_hz, input_rate_hz)
+            writer = await asyncio.to_thread(WavWriter, self._path, self._rate_hz, input_rate_hz)
         except (OSError, ValueError) as error:
             self._fail(str(error))
             return
         self._writer = writer
+        self._log = self._log.bind(path=str(writer.path))
         self._log.info("recording.started")
         try:
             while (block := await self._blocks.get()) is not None:
@@ -86,7 +92,7 @@ class Recording:
     def _fail(self, reason: str) -> None:
         failed, self._failed = self._failed, _nothing
         self._recorder = None
-        self._log.error("recording.failed", reason=reason)
+        self._log.error("recording.failed", path=str(self.path), reason=reason)
         failed(reason)
 
 
