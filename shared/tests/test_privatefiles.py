@@ -39,5 +39,36 @@ def test_what_exists_keeps_its_mode(tmp_path: Path) -> None:
 
 def test_a_file_in_the_way_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("")
-    with pytest.raises(OSError, match="a"):
+    with pytest.raises(OSError, match="not a folder"):
         open_private(tmp_path / "a" / "b", os.O_WRONLY | os.O_CREAT)
+
+
+MAKE = os.O_WRONLY | os.O_CREAT
+
+
+def test_links_lead_nowhere_but_within_the_folder(tmp_path: Path) -> None:
+    root, outside = tmp_path / "recorders", tmp_path / "outside"
+    (root / "day").mkdir(parents=True)
+    outside.mkdir()
+    (root / "in").symlink_to("day")
+    (root / "out").symlink_to(outside)
+    (root / "up").symlink_to("../outside/new")
+    (root / "file.wav").symlink_to(outside / "stolen.wav")
+    (root / "loop").symlink_to("loop")
+
+    os.close(open_private(root / "in" / "a.wav", MAKE, below=root))
+    for name in ("out/a.wav", "out/deep/a.wav", "up/a.wav", "file.wav", "loop/a.wav"):
+        with pytest.raises(OSError, match=r"link|symbolic|not a folder"):
+            open_private(root / name, MAKE, below=root)
+
+    assert (root / "day" / "a.wav").exists()
+    assert not list(outside.iterdir())
+
+
+def test_the_folder_itself_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "recorders").symlink_to("disk")
+
+    os.close(open_private(tmp_path / "recorders" / "sub" / "a.wav", MAKE, below=tmp_path / "recorders"))
+
+    assert (tmp_path / "disk" / "sub" / "a.wav").exists()

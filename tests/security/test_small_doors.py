@@ -103,5 +103,25 @@ async def test_a_client_cannot_write_over_the_recording_of_another_call(ensemble
     assert len(await asyncio.to_thread(_content, other["path"])) == other["size"]
 
 
+async def test_a_link_in_the_folder_of_recordings_leads_nowhere(ensemble: Exchange, tmp_path: Path) -> None:
+    await asyncio.to_thread(_lay_links, ensemble.recordings, tmp_path)
+
+    for name in ("linked/a", "linked/new/a"):
+        async with ensemble.client(path="/call") as client:
+            await client.send("invite", option={"recorder": {"recorderFile": name}})
+            error = await client.expect("error", sender="recorder")
+            assert "link" in error["error"]
+    [kept] = (await recorded(ensemble, recorderFile="planted"))["recorder"]
+
+    assert kept["path"].endswith("/planted-2.wav")
+    assert not await asyncio.to_thread(lambda: list(tmp_path.iterdir()))
+
+
+def _lay_links(folder: Path, outside: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "linked").symlink_to(outside)
+    (folder / "planted.wav").symlink_to(outside / "stolen.wav")
+
+
 def _content(path: str) -> bytes:
     return Path(path).read_bytes()

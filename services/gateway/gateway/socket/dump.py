@@ -89,7 +89,7 @@ async def _write(path: Path, items: "asyncio.Queue[Item | None]") -> None:
 def _append(path: Path, items: list[Item]) -> None:
     if not items:
         return
-    descriptor = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    descriptor = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, below=path.parent)
     with open(descriptor, "a", encoding="utf-8", errors="replace") as file:
         for item in items:
             try:

@@ -75,11 +75,12 @@ class WavWriter:
     """A stereo 16-bit PCM WAV file that is valid after every append; blocking, so to be used from a thread.
 
     `path` is the file's: where something is there already, it stays, and the name gets a suffix. Makes missing
-    directories. Raises OSError where the file cannot be made or written, ValueError for a rate outside 8000–48000 Hz.
-    A file at the 4 GiB limit of its format (6 h at 48 kHz) takes no more audio.
+    directories, none through a link out of `below`. Raises OSError where the file cannot be made or written,
+    ValueError for a rate outside 8000–48000 Hz. A file at the 4 GiB limit of its format (6 h at 48 kHz) takes no more
+    audio.
     """
 
-    def __init__(self, path: Path, sample_rate_hz: int, input_rate_hz: int) -> None:
+    def __init__(self, path: Path, sample_rate_hz: int, input_rate_hz: int, below: Path | None = None) -> None:
         if not LOWEST_RATE_HZ <= sample_rate_hz <= HIGHEST_RATE_HZ:
             raise ValueError(f"recordings have {LOWEST_RATE_HZ} to {HIGHEST_RATE_HZ} Hz, not {sample_rate_hz}")
         self._rate = sample_rate_hz
@@ -89,7 +90,7 @@ class WavWriter:
             else None
         )
         self._data_bytes = 0
-        self.path, descriptor = _made(path)
+        self.path, descriptor = _made(path, below)
         self._file = os.fdopen(descriptor, "wb", buffering=0)
         self._write_header()
 
@@ -182,11 +183,11 @@ def recording_path(
     return (Path("/") if is_absolute else root).joinpath(*parts)
 
 
-def _made(path: Path) -> tuple[Path, int]:
+def _made(path: Path, below: Path | None) -> tuple[Path, int]:
     """A new file and its descriptor: at `path`, or beside it when something is there, whoever put it there."""
     for attempt in _names(path):
         try:
-            return attempt, open_private(attempt, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            return attempt, open_private(attempt, os.O_RDWR | os.O_CREAT | os.O_EXCL, below=below)
         except FileExistsError:
             continue
     raise FileExistsError(f"no name is free beside {path}")

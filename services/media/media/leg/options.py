@@ -1,7 +1,6 @@
 """What `ConfigureLeg` asked for, and its application to the leg's audio."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from dialbus import providers, telemetry
 from dialbus.contracts.media import AllocateLeg, ConfigureLeg, RecordedFile
@@ -222,7 +221,7 @@ class LegOptions:
             return
         try:
             path = recording_path(
-                Path(config.recorder_path),
+                config.recorder_path,
                 self._allocation.call_id,
                 option.recorder_file,
                 allow_absolute=config.recording.allow_absolute_paths,
@@ -236,4 +235,6 @@ class LegOptions:
             option.samplerate,
             option.ptime,
             lambda reason: self._events.option_error("recorder", 500, reason),
+            # An absolute path is one that the settings allow: it may be anywhere.
+            below=config.recorder_path if path.is_relative_to(config.recorder_path) else None,
         )

@@ -19,10 +19,22 @@ _MAX_BLOCKS = 256  # a disk that hangs for longer than this many write intervals
 class Recording:
     """Left the remote party, right what the server sends, from `start` until `close`."""
 
-    def __init__(self, call_id: str, path: Path, rate_hz: int, interval_ms: int, failed: Callable[[str], None]) -> None:
-        """`rate_hz` is the file's; `failed` is called once, with the reason, when it can't be written."""
+    def __init__(
+        self,
+        call_id: str,
+        path: Path,
+        rate_hz: int,
+        interval_ms: int,
+        failed: Callable[[str], None],
+        below: Path | None = None,
+    ) -> None:
+        """`rate_hz` is the file's; `failed` is called once, with the reason, when it can't be written.
+
+        `below`: the folder that no link may lead out of.
+        """
         self._log = log.bind(call_id=call_id)
         self._path = path
+        self._below = below
         self._rate_hz = rate_hz
         self._interval_ms = interval_ms
         self._failed = failed
@@ -70,7 +82,7 @@ class Recording:
 
     async def _write(self, input_rate_hz: int) -> None:
         try:
-            writer = await asyncio.to_thread(WavWriter, self._path, self._rate_hz, input_rate_hz)
+            writer = await asyncio.to_thread(WavWriter, self._path, self._rate_hz, input_rate_hz, self._below)
         except (OSError, ValueError) as error:
             self._fail(str(error))
             return
