@@ -110,6 +110,29 @@ def test_audio_goes_both_ways(sockets: Sockets, phone: socket.socket) -> None:
     assert endpoint.heard_at == pytest.approx(0.06)
 
 
+def test_nothing_goes_to_a_third_host_before_the_caller_acknowledged(sockets: Sockets, phone: socket.socket) -> None:
+    """Neither audio nor reports nor a goodbye (RTCP)."""
+    phone.setblocking(False)
+    endpoint = _endpoint(sockets)
+    endpoint.connect(_remote(phone, signalling_host="127.0.0.2", acknowledged=False), 0.0)
+    assert not endpoint.sends
+    endpoint.send(FRAME)
+    endpoint.send_silence()
+    endpoint.report(1.8e9, 5.0)
+    with pytest.raises(BlockingIOError):
+        phone.recv(2000)
+
+    endpoint.connect(_remote(phone, signalling_host="127.0.0.2"), 6.0)
+    assert endpoint.sends
+    endpoint.send(FRAME)
+    assert packet.parse(phone.recv(2000)) is not None
+
+    endpoint.connect(_remote(phone, signalling_host="127.0.0.2", acknowledged=False), 7.0)
+    endpoint.close()
+    with pytest.raises(BlockingIOError):
+        phone.recv(2000)
+
+
 def test_nothing_is_heard_before_connect_and_garbage_is_counted(sockets: Sockets, phone: socket.socket) -> None:
     endpoint = _endpoint(sockets)
     address = ("127.0.0.1", sockets.port)

@@ -132,15 +132,16 @@ class Played:
         return heir
 
 
-def received() -> Played:
+def received(source: str = "192.0.2.15", *, acknowledged: bool = True) -> Played:
     """An answered call from outside."""
     played = Played()
     played.leg.take(
-        message("INVITE sip:b@192.0.2.7 SIP/2.0", (";tag=a", ""), "1 INVITE", theirs()), Address("h", 1), "b"
+        message("INVITE sip:b@192.0.2.7 SIP/2.0", (";tag=a", ""), "1 INVITE", theirs()), Address(source, 1), "b"
     )
     played.leg.describe("192.0.2.7", 20_000)
     played.leg.answer(SipOption(username="7301", password="s3cr3t", hangup_headers={"X-Bye": "1"}))
-    played.ua.hear(message("ACK sip:b@192.0.2.7 SIP/2.0", (";tag=a", ";tag=b"), "1 ACK"))
+    if acknowledged:
+        played.ua.hear(message("ACK sip:b@192.0.2.7 SIP/2.0", (";tag=a", ";tag=b"), "1 ACK"))
     return played
 
 
@@ -192,6 +193,28 @@ def test_a_leg_that_was_received_is_taken_over_with_its_versions_and_without_cre
     assert (bye.method, bye.headers.get("X-Bye"), bye.headers.get("X-More")) == ("BYE", "1", "2")
 
 
+def test_an_acknowledgement_vouches_for_media_at_another_host() -> None:
+    """Told once more, and only then; in another process as well."""
+    before = received(source="198.51.100.7", acknowledged=False)
+    assert before.leg.remote is not None
+    assert (before.leg.remote.signalling_host, before.leg.remote.acknowledged) == ("198.51.100.7", False)
+    after = before.heir()
+    for played in (before, after):
+        played.told.clear()
+        played.ua.hear(message("ACK sip:b@192.0.2.7 SIP/2.0", (";tag=a", ";tag=b"), "1 ACK"))
+        (changed,) = played.told
+        assert isinstance(changed, inputs.MediaChanged)
+        assert (changed.remote.address, changed.on_hold) == ("192.0.2.15", None)
+        assert (changed.remote.signalling_host, changed.remote.acknowledged) == ("198.51.100.7", True)
+
+
+def test_an_acknowledgement_changes_nothing_for_media_at_the_host_of_the_signalling() -> None:
+    played = received(source="192.0.2.15")
+    assert played.told == []
+    assert played.leg.remote is not None
+    assert played.leg.remote.acknowledged
+
+
 def test_a_leg_that_was_placed_is_taken_over_while_it_rings() -> None:
     before = Played(leg_id=REFER_LEG)
     sip = SipOption(username="7301", password="s3cr3t")
@@ -200,7 +223,7 @@ def test_a_leg_that_was_placed_is_taken_over_while_it_rings() -> None:
     before.leg.invite("c1")
     (invite,) = before.ua.sent
     before.ua.hear(parse(response_to(invite, "183 Session Progress", theirs())))
-    assert before.told == [inputs.LegProgressed(before.leg.media.remote, leg=REFER_LEG)]
+    assert before.told == [inputs.LegProgressed(before.leg.remote, leg=REFER_LEG)]
 
     after = before.heir()
     after.ua.hear(parse(response_to(invite, "200 OK")))
@@ -208,7 +231,7 @@ def test_a_leg_that_was_placed_is_taken_over_while_it_rings() -> None:
     (answered,) = after.told
     assert isinstance(answered, inputs.LegAnswered)
     assert (answered.leg, answered.sdp) == (REFER_LEG, theirs()), "what came early stands"
-    assert answered.remote == before.leg.media.remote
+    assert answered.remote == before.leg.remote
     assert after.ua.session.policy.grant == Grant(Credentials("7301", "s3cr3t"), frozenset({"192.0.2.15"}))
     assert [sent.method for sent in after.ua.sent] == ["ACK"]
 

@@ -297,6 +297,14 @@ class ProvidersConfig(Section):
     """Speaker name → a voice of ours; an empty text is the default voice. `*`: any other of a mapped provider."""
 
 
+class RtpConfig(Section):
+    """`[rtp]`: whose packets are believed."""
+
+    latching: Literal["host", "any"] = "host"
+    """With `enable_rtp_latching`: `host` follows a phone to other ports of the SDP's host and to the signalling's host,
+    `any` for the first seconds to any host that sends first."""
+
+
 class AmiConfig(Section):
     """`[ami]`: who may use /ami/v1 besides loopback addresses."""
 
@@ -353,6 +361,7 @@ class Config(Section):
     callrecord: CallRecordConfig | None = None
     ambiance: AmbianceConfig | None = None
     fetch: FetchConfig = FetchConfig()
+    rtp: RtpConfig = RtpConfig()
     providers: ProvidersConfig = ProvidersConfig()
     gateway: GatewayConfig = GatewayConfig()
     ami: AmiConfig = AmiConfig()

@@ -55,6 +55,11 @@ class RemoteMedia(Contract):
     direction: Direction = "sendrecv"
     """Ours: `recvonly` and `inactive` mean that we send nothing."""
     on_hold: bool = False
+    signalling_host: str | None = None
+    """The literal address that the peer's signalling comes from, or that we called; its media may come from there."""
+    acknowledged: bool = True
+    """False: a caller has not yet shown that it gets what we send. Until it does, or is heard, nothing goes to an
+    `address` that is not the `signalling_host`."""
 
 
 class LegAllocated(Contract):

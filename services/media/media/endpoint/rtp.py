@@ -117,7 +117,7 @@ class RtpEndpoint:
 
     @property
     def sends(self) -> bool:
-        """Whether our direction lets us send, and we know where to."""
+        """Whether our direction lets us send, and we know where to and may."""
         return (
             self._remote is not None
             and self._remote.direction in ("sendrecv", "sendonly")
@@ -157,7 +157,13 @@ class RtpEndpoint:
         if remote.telephone_event_pt is not None:
             types.add(remote.telephone_event_pt)
         usable = remote.port and not ip_address(remote.address).is_unspecified
-        self._source.signal((remote.address, remote.port) if usable else None, types, now)
+        self._source.signal(
+            (remote.address, remote.port) if usable else None,
+            types,
+            now,
+            signalling_host=remote.signalling_host,
+            acknowledged=remote.acknowledged,
+        )
         self._stream.payload_type = remote.payload_type
         self._digits.clear()
         self._digit_packets.clear()

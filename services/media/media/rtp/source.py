@@ -1,8 +1,12 @@
 """Which datagrams on a media port belong to the call, and where to send ours.
 
 A media port is open to the whole network, so what arrives is believed only if it fits the signalling: its payload
-type was negotiated, and its source is the one in the SDP or, with latching, the one learnt once in its stead. A
-stranger who finds the port can then neither inject audio nor draw ours to himself (RFC 7362 §4, RFC 3550 §8.2).
+type was negotiated, and its source is the one in the SDP or, with latching, the one learnt once in its stead, at the
+host that the signalling comes from. A stranger who finds the port can then neither inject audio nor draw ours to
+himself, however long the phone is silent (RFC 7362 §4, RFC 3550 §8.2).
+
+An SDP can name a third host as well, which never asked for a stream. Ours goes there only when the caller has
+acknowledged our answer, or that host has sent by itself (the "voice hammer" of RFC 5245 §18.5.1).
 """
 
 from collections import Counter
@@ -53,7 +57,10 @@ class Source(Protocol):
     def destination(self) -> Address | None:
         """Where to send RTP; None while that is not known."""
 
-    def signal(self, address: Address | None, payload_types: Collection[int], now: float) -> None:
+    def signal(
+        self, address: Address | None, payload_types: Collection[int], now: float, *,
+        signalling_host: str | None = None, acknowledged: bool = True,
+    ) -> None:  # fmt: skip
         """An offer or answer took effect."""
 
     def judge(self, packet: RtpPacket, source: Address, now: float) -> Verdict:
@@ -76,7 +83,10 @@ class ProvenSource:
     def destination(self) -> Address:
         return self._peer
 
-    def signal(self, address: Address | None, payload_types: Collection[int], now: float) -> None:
+    def signal(
+        self, address: Address | None, payload_types: Collection[int], now: float, *,
+        signalling_host: str | None = None, acknowledged: bool = True,
+    ) -> None:  # fmt: skip
         self._payload_types = frozenset(payload_types)
 
     def judge(self, packet: RtpPacket, source: Address, now: float) -> Verdict:
@@ -93,11 +103,16 @@ class MediaSource:
     """Judges the packets of one leg and says where its own go.
 
     With latching (the default of the protocol) ours go to where theirs come from, once that is learnt; without, to
-    the signalled address, and only packets from the signalled host are believed.
+    the signalled address, and only packets from the signalled host are believed. What may be learnt, at any time, is
+    another port of the SDP's host, or the host of the signalling; with `strangers` any other host as well, for the
+    first seconds after an offer or answer.
     """
 
-    def __init__(self, *, latching: bool = True) -> None:
+    def __init__(self, *, latching: bool = True, strangers: bool = False) -> None:
         self._latching = latching
+        self._strangers = strangers
+        self._signalling_host: str | None = None
+        self._acknowledged = True
         self._signalled: Address | None = None
         self._payload_types: frozenset[int] = frozenset()
         self._learnt: Address | None = None
@@ -111,27 +126,36 @@ class MediaSource:
 
     @property
     def destination(self) -> Address | None:
-        """Where to send RTP: None until signalling or, with latching, a packet has told."""
+        """Where to send RTP: None until signalling or, with latching, a packet has told, and while nothing vouches."""
         if self._latching and self._learnt is not None:
             return self._learnt
-        return self._signalled
+        signalled = self._signalled
+        if signalled is None or self._acknowledged or self._learnt is not None:
+            return signalled
+        return signalled if signalled[0] == self._signalling_host else None
 
     @property
     def learnt(self) -> Address | None:
         """The source that packets are accepted from, once there is one."""
         return self._learnt
 
-    def signal(self, address: Address | None, payload_types: Collection[int], now: float) -> None:
+    def signal(
+        self, address: Address | None, payload_types: Collection[int], now: float, *,
+        signalling_host: str | None = None, acknowledged: bool = True,
+    ) -> None:  # fmt: skip
         """An offer or answer took effect: what was learnt under the last one may be learnt anew.
 
         `address` is None where the SDP has none to offer (0.0.0.0, hold). Where it is unchanged the learnt source stays
-        until another proves better, so that a re-INVITE which changes nothing interrupts nothing.
+        until another proves better, so that a re-INVITE which changes nothing interrupts nothing. `signalling_host` is
+        where the peer's signalling is; while it has not `acknowledged` an answer, nothing goes to an address elsewhere.
         """
         if address != self._signalled:
             # Sent to the new address at once: it may be one that stays silent until it hears us.
             self._learnt = None
             self._ssrc = None
         self._signalled = address
+        self._signalling_host = signalling_host
+        self._acknowledged = acknowledged
         self._payload_types = frozenset(payload_types)
         self._learning_until = now + _LEARNING_SECONDS
         self._heard_since_signalling = False
@@ -171,7 +195,7 @@ class MediaSource:
         if self._learnt is None:
             if at_signalled_host:
                 return Verdict.ACCEPTED
-            return self._on_probation(packet, source) if self._latching else Verdict.SOURCE
+            return self._on_probation(packet, source) if self._may_learn(source, now) else Verdict.SOURCE
         if now > self._learning_until:
             return Verdict.SOURCE
         # Still learning: the address of the SDP wins over any other, its host over other hosts.
@@ -180,7 +204,13 @@ class MediaSource:
             return Verdict.ACCEPTED
         # Signalled again with the same address, while the source behind a NAT moved on.
         gone = not self._heard_since_signalling
-        return self._on_probation(packet, source) if self._latching and gone else Verdict.SOURCE
+        return self._on_probation(packet, source) if gone and self._may_learn(source, now) else Verdict.SOURCE
+
+    def _may_learn(self, source: Address, now: float) -> bool:
+        """Whether a source at another host than the SDP's may become the learnt one, if it shows a running stream."""
+        if not self._latching:
+            return False
+        return source[0] == self._signalling_host or (self._strangers and now <= self._learning_until)
 
     def _on_probation(self, packet: RtpPacket, source: Address) -> Verdict:
         last, packets = self._candidate, 1

@@ -65,7 +65,9 @@ class EndpointOpener:
             sockets = open_sockets(host, config.rtp_start_port, config.rtp_end_port, _random.randrange)
         except NoPort as error:
             raise Refused(503, str(error)) from None
-        endpoint = _rtp_endpoint(sockets, MediaSource(latching=config.enable_rtp_latching))
+        endpoint = _rtp_endpoint(
+            sockets, MediaSource(latching=config.enable_rtp_latching, strangers=config.rtp.latching == "any")
+        )
         address = local_address(config.rtp_bind_ip, config.external_ip, await literal(request.remote_host))
         return Opened(endpoint, address, sockets.port)
 

@@ -142,7 +142,7 @@ class Performer:
             leg.media.foreign = answer
         else:
             answer = leg.describe(allocated.address, allocated.port)
-        return inputs.MediaReady(allocated.ssrc, answer, leg.media.remote, wanted.leg)
+        return inputs.MediaReady(allocated.ssrc, answer, leg.remote, wanted.leg)
 
     def _allocation(self, wanted: effects.AllocateMedia, leg: SipLeg | None) -> media.AllocateLeg:
         call = self._machine.call

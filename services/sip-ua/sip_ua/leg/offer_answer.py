@@ -90,6 +90,10 @@ class OfferAnswer:
         assert self.local is not None
         self.agreed = accept_answer(self.local, sdp.parse(body), self.codecs)
 
+    def is_elsewhere(self, host: str) -> bool:
+        """Whether the peer's media is at another host than this one."""
+        return self.agreed is not None and self.agreed.remote_address != host
+
     def hold_changed(self) -> bool | None:
         """Whether the peer holds the call now, once when that changed."""
         assert self.agreed is not None

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from dialbus import sdp, telemetry
 from dialbus.config import Config
-from dialbus.contracts.media import MAIN_LEG
+from dialbus.contracts.media import MAIN_LEG, RemoteMedia
 from dialbus.contracts.options import SipOption
 from dialbus.quiet import quiet
 from sip_ua.call import inputs
@@ -157,6 +157,12 @@ class SipLeg:
         return self._core is not None and self._core.is_over
 
     @property
+    def remote(self) -> RemoteMedia | None:
+        """What offer and answer agreed on, and what vouches for its address."""
+        acknowledged = not isinstance(self._core, UasSession) or self._core.is_acknowledged
+        return translate.vouched(self.media.remote, self.peer_host, acknowledged=acknowledged)
+
+    @property
     def invite_received(self) -> Request | None:
         """The caller's INVITE."""
         return self._core.invite if isinstance(self._core, UasSession) else None
@@ -181,8 +187,7 @@ class SipLeg:
         self._go_by(self._plan, (await resolve(uri.host, uri.port)).host)
 
     def _go_by(self, plan: outbound.Plan, host: str) -> None:
-        self.peer_host = host
-        agent = self._ua.agent_towards(host)
+        self.peer_host, agent = host, self._ua.agent_towards(host)
         self._next_hop = NextHop(plan, agent, plan.caller(agent), plan.contact(agent))
 
     def check_offer(self) -> None:
@@ -198,8 +203,7 @@ class SipLeg:
 
     @property
     def _received_offer(self) -> bytes | None:
-        invite = self.invite_received
-        return invite.body if invite is not None and invite.body else None
+        return (invite.body or None) if (invite := self.invite_received) is not None else None
 
     # -- what the owner wants ---------------------------------------------------------------------
 
@@ -303,7 +307,7 @@ class SipLeg:
         if progress.sdp is not None:
             try:
                 self.media.take_early_answer(progress.sdp, progress.remote_tag)
-                remote = self.media.remote
+                remote = self.remote
             except sdp.SdpError as error:
                 quiet.log(log.warning, "call.early_sdp_unusable", error=str(error))
         self._tell(inputs.LegProgressed(remote, **self._of))
@@ -317,7 +321,7 @@ class SipLeg:
             self.hang_up()
             self._tell(inputs.LegRefused(488, "Not Acceptable Here", **self._of))
             return
-        remote = self.media.remote
+        remote = self.remote
         assert remote is not None
         self._tell(inputs.LegAnswered(body, remote, **self._of))
 
@@ -326,6 +330,8 @@ class SipLeg:
         if body is None:
             if self.media.needs_answer:
                 self._tell(inputs.LegFailed("our offer was never answered", 488, **self._of))
+            elif self.media.is_elsewhere(self.peer_host):
+                self._media_changed()  # media may go there now
             return
         try:
             self.media.take_answer(body)
@@ -349,9 +355,8 @@ class SipLeg:
             self._media_changed()
 
     def _media_changed(self) -> None:
-        remote = self.media.remote
-        assert remote is not None
-        self._tell(inputs.MediaChanged(remote, self.media.hold_changed(), **self._of))
+        if (remote := self.remote) is not None:
+            self._tell(inputs.MediaChanged(remote, self.media.hold_changed(), **self._of))
 
 
 def _hangup_headers(option: SipOption | None) -> dict[str, str]:

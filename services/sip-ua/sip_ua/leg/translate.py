@@ -57,6 +57,14 @@ def remote_media(audio: NegotiatedAudio) -> RemoteMedia:
     )
 
 
+def vouched(agreed: RemoteMedia | None, host: str, *, acknowledged: bool) -> RemoteMedia | None:
+    """The same with what vouches for its address, since anybody can name any in an INVITE.
+
+    That is the host of the peer's signalling, and whether a caller `acknowledged` our answer: it got what we sent.
+    """
+    return agreed and agreed.model_copy(update={"signalling_host": host, "acknowledged": acknowledged})
+
+
 def parse_address(text: str, what: str) -> NameAddr:
     """An address as a client writes it, a tel URI included; `sip:` is added without a scheme. Raises BadAddress."""
     written = text.strip()

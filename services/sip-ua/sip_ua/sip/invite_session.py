@@ -112,6 +112,11 @@ class InviteSession:
         return self.state in PENDING
 
     @property
+    def is_acknowledged(self) -> bool:
+        """Whether the peer has the 2xx, and we know: as UAS from its ACK on."""
+        return self.state is State.CONFIRMED
+
+    @property
     def is_over(self) -> bool:
         """Whether the session has ended; late messages may still be answered."""
         return self.state in OVER or self.finished
