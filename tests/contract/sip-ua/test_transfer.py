@@ -28,6 +28,7 @@ async def target() -> AsyncIterator[Phone]:
 async def _up(exchange: Exchange, phone: Phone, **option: object) -> tuple[Call, Dialog]:
     dialog = phone.call(exchange.uri)
     call = await exchange.accepted(dialog, **option)
+    await exchange.media.expect(media.ConnectLeg)  # the last that its accept asks of media
     exchange.media.heard.clear()
     return call, dialog
 
