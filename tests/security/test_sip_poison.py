@@ -1,6 +1,7 @@
 """Cheap poison: datagrams that are dear to read, and what they leave in the log. A stranger is 127.0.0.66."""
 
 import asyncio
+import contextlib
 import random
 import secrets
 import socket
@@ -133,3 +134,27 @@ async def test_5000_datagrams_of_garbage_are_a_few_lines_of_log(
         await eventually(counted, what="a line that says how many it stands for")
     assert len(ua.log) < 32_768
     assert "Traceback" not in ua.log
+
+
+async def test_a_host_in_whose_name_is_asked_gets_little_more_than_was_sent(exchange: Exchange, phone: Phone) -> None:
+    """OPTIONS, methods we do not know, and copies of them, which their transactions answer."""
+
+    def asked(method: str) -> bytes:
+        return poison([0], method).replace(b";branch", b";rport;branch")
+
+    with stranger() as source:
+        copied, sent, heard = asked("OPTIONS"), 0, 0
+        begun = asyncio.get_running_loop().time()
+        for count in range(2000):
+            sent += source.sendto((copied, asked("OPTIONS"), asked("PUBLISH"))[count % 3], exchange.address)
+            if count % 20 == 0:  # an honest caller gets every answer, and what came before was read
+                dialog = phone.call(exchange.uri)
+                call = await exchange.taken(dialog)
+                await call.send("reject")
+                await dialog.expect_response(603)
+                await phone.ask("OPTIONS", exchange.uri).expect_response(200)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    heard += len(source.recv(65_536))
+        allowed = 32_768 + 2_048 * (asyncio.get_running_loop().time() - begun)
+    assert 0 < heard <= sent + allowed, (heard, sent, allowed)

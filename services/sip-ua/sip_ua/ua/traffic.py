@@ -98,6 +98,10 @@ class Traffic:
         if leg is not None:
             self._note(TraceKind.SIP_OUT, leg, data, destination)
 
+    def is_of_leg(self, message: Message) -> bool:
+        """Whether a message that we send belongs to a call."""
+        return self._leg_of(message, ours=True) is not None
+
     def not_sent(self, message: Message, destination: Address, error: OSError) -> None:
         """A message could not leave."""
         leg = self._leg_of(message, ours=True)

@@ -27,6 +27,7 @@ from sip_ua.sip.parser import ParseError, is_keepalive, parse
 from sip_ua.sip.transaction_layer import Address, Failed, Finished, LayerEffect, Received, TransactionLayer, Transmit
 from sip_ua.sip.uas import UasSession, answer_outside_dialog
 from sip_ua.sip.uri import Uri
+from sip_ua.ua.balance import Balance
 from sip_ua.ua.traffic import LegName, Traffic, facts, str_of
 from sip_ua.ua.transaction_user import Core, TransactionUser
 from sip_ua.ua.transport import UdpTransport, is_ip, local_address_towards, resolve
@@ -34,6 +35,7 @@ from sip_ua.ua.transport import UdpTransport, is_ip, local_address_towards, reso
 log = telemetry.get_logger()
 
 UNPARSABLE = Counter("dialbus_sip_unparsable_total", "Datagrams that were no SIP message")
+WITHHELD = Counter("dialbus_sip_withheld_total", "Answers that would have been far more than was sent to us")
 TRANSACTIONS = Gauge("dialbus_sip_transactions", "Transactions alive")
 
 _TOKEN_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
@@ -67,6 +69,7 @@ class UserAgent:
         self._lookups: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._traffic = Traffic(tracer, self._loop.time)
+        self._balance = Balance()
 
     async def bind(self, address: HostPort) -> HostPort:
         """Open the socket; the real address. Raises PortInUse."""
@@ -191,6 +194,7 @@ class UserAgent:
     def _on_datagram(self, data: bytes, source: Address) -> None:
         if is_keepalive(data):
             return
+        self._balance.received(source.host, len(data), self.now())
         try:
             message = parse(data)
         except ParseError as error:
@@ -240,12 +244,23 @@ class UserAgent:
     def _transmit(self, message: Message, destination: Address) -> bool:
         assert self._transport is not None
         data = write(message)
+        if self._is_withheld(message, data, destination):
+            return True  # as if it got lost
         try:
             self._transport.send(data, destination)
         except OSError as error:
             self._traffic.not_sent(message, destination, error)
             return False
         self._traffic.sent(message, data, destination)
+        return True
+
+    def _is_withheld(self, message: Message, data: bytes, destination: Address) -> bool:
+        """Whether this answer, which is of no call, would be too much: its destination may never have asked."""
+        if isinstance(message, Request) or self._traffic.is_of_leg(message):
+            return False
+        if self._balance.may_send(destination.host, len(data), self.now()):
+            return False
+        WITHHELD.inc()
         return True
 
     def _dispatch(self, message: Message, source: Address, cancels: Request | None) -> None:
