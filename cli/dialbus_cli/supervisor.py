@@ -26,6 +26,7 @@ from typing import Any
 from dialbus.config import Config, ConfigError, HostPort, Loaded, shown_url
 from dialbus_cli import embedded_nats, running
 from dialbus_cli.child import Child, Say
+from dialbus_cli.environment import needed, needed_by_the_bus
 from dialbus_cli.outgoing import OutgoingCall
 
 REASON = "dialbus: "
@@ -278,7 +279,6 @@ class Supervisor:
         else:
             nats_url = self._config.nats.url
         self._findable.enter_context(running.announced(nats_url))
-        environ = environment(os.environ, self._config, folder, nats_url)
         self._say("starting " + ", ".join(SERVICES))
         for service, module in SERVICES.items():
             for number in range(1, self._plan.workers.get(service, 1) + 1):
@@ -286,7 +286,7 @@ class Supervisor:
                 child = Child(
                     instance,
                     [sys.executable, "-m", module],
-                    environ=environ,
+                    environ=environment(needed(os.environ, service), self._config, folder, nats_url),
                     log=folder / f"{instance}.log",
                     say=self._relay,
                     nice=NICE.get(service, 0),
@@ -299,7 +299,11 @@ class Supervisor:
         store.mkdir(mode=0o700)
         program = embedded_nats.executable()
         child = Child(
-            "nats", embedded_nats.command(program, store), environ=os.environ, log=folder / "nats.log", say=None
+            "nats",
+            embedded_nats.command(program, store),
+            environ=needed_by_the_bus(os.environ),
+            log=folder / "nats.log",
+            say=None,
         )
         self._keep("nats", child)
         deadline = time.monotonic() + NATS_WITHIN_S

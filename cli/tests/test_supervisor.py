@@ -20,23 +20,24 @@ from dialbus_cli.supervisor import SERVICES, Backoff, brings_own_nats, check_por
 STAND_IN = """
 import http.server, json, os, signal, sys, time
 from pathlib import Path
+told = json.loads((Path(__file__).parents[1] / "told.json").read_text())
 instance, service = os.environ["DIALBUS_INSTANCE"], os.environ["DIALBUS_INSTANCE"].rpartition("-")[0]
-fault = os.environ.get("FAULT_" + service.replace("-", "_").upper(), "")
+fault = told.get("FAULT_" + service.replace("-", "_").upper(), "")
 if fault == "bad-setting":
     print(f"dialbus: {service}: {service}.model: no such model", file=sys.stderr)
     sys.exit(2)
 if fault == "crash":
     print("Traceback: it fell over", file=sys.stderr)
     sys.exit(1)
-ends = Path(os.environ["ENDS"])
-def told(*_):
+ends = Path(told["ENDS"])
+def asked_to_end(*_):
     with ends.open("a") as file:
         file.write(service + chr(10))
     if fault == "busy" and ends.read_text().count(service) == 1:
         return
     if fault != "stubborn":
         os._exit(0)
-signal.signal(signal.SIGTERM, told)
+signal.signal(signal.SIGTERM, asked_to_end)
 asked = []
 class Health(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -66,13 +67,15 @@ class Ensemble:
             (folder / module / "__init__.py").touch()
             (folder / module / "__main__.py").write_text(STAND_IN)
         self.ends = folder / "ends"
+        # A file, since the supervisor hands no variable down that is none of its services'.
+        (folder / "told.json").write_text(json.dumps({"ENDS": str(self.ends), **environ}))
         self.run_dir = folder / "run"
         self.output: list[str] = []
         base = {name: value for name, value in os.environ.items() if not name.startswith("DIALBUS_")}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "dialbus_cli", "run", "--http", "127.0.0.1:0", "--sip", "127.0.0.1:0",
              "--run-dir", str(self.run_dir), *options],
-            env={**base, "PYTHONPATH": str(folder), "ENDS": str(self.ends), **environ},
+            env={**base, "PYTHONPATH": str(folder), **environ},
             cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )  # fmt: skip
 

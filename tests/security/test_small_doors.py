@@ -12,6 +12,8 @@ import pytest
 from tests.ensemble import Exchange, running
 from tests.harness import eventually
 
+SECRET, KEY = "a-secret-of-the-shell", "a-key-of-the-model"
+
 
 @pytest.fixture(scope="module")
 def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exchange]:
@@ -19,6 +21,8 @@ def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exchange]:
     folder = tmp_path_factory.mktemp("strict")
     settings = {
         "DIALBUS_FETCH_ALLOW_LOOPBACK": "",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "OPENAI_API_KEY": KEY,
         "DIALBUS_CALLRECORD_TYPE": "local",
         "DIALBUS_CALLRECORD_ROOT": str(folder / "cdr"),
     }
@@ -125,3 +129,27 @@ def _lay_links(folder: Path, outside: Path) -> None:
 
 def _content(path: str) -> bytes:
     return Path(path).read_bytes()
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="the environment of others is in /proc, on Linux")
+async def test_no_process_has_a_secret_that_is_not_its_own(ensemble: Exchange) -> None:
+    environs = await asyncio.to_thread(_environs, ensemble.process.pid)
+
+    # nats-server and six services, at least; whoever runs them has it, so that the look is a true one.
+    assert len(environs) >= 7
+    assert SECRET.encode() in await asyncio.to_thread(_environ, ensemble.process.pid)
+    assert not [name for name, text in environs if SECRET.encode() in text]
+    assert [name for name, text in environs if KEY.encode() in text] == ["gateway"]
+
+
+def _environs(pid: int) -> list[tuple[str, bytes]]:
+    """The last word of its command line and the environment of every process that this one started."""
+    children = [
+        int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()
+    ]
+    names = [Path(f"/proc/{child}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")[-1].decode() for child in children]
+    return list(zip(names, map(_environ, children), strict=True))
+
+
+def _environ(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/environ").read_bytes()
