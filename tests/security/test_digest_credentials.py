@@ -153,10 +153,18 @@ async def test_a_stranger_that_is_called_gets_nothing_of_our_account(place: Plac
     await is_refused(call, dialog)
 
 
-async def test_a_realm_that_the_client_did_not_name_gets_nothing_of_the_clients(place: Place) -> None:
+async def test_only_the_first_realm_of_the_host_that_the_client_named_gets_its_proof(place: Place) -> None:
+    """Whatever `sip.realm` says: that is the domain of the caller, and not checked (protocol 5.2)."""
     call, dialog = await place.placed(place.stranger, sip={**OWN, "realm": "named"})
-    dialog.reject(401, asks("evil"))
-    await is_refused(call, dialog)
+    dialog.reject(401, asks("there"))
+    await dialog.expect_request("ACK")
+    assert is_authorized(await dialog.expect_request("INVITE"), OWN["username"], OWN["password"], NONCE)
+    dialog.reject(401, asks("evil", nonce="another"))
+    await dialog.expect_request("ACK")
+    for name in ("trackStart", "reject", "trackEnd"):
+        await call.expect(name)
+    await call.expect_end("rejected", "callee")
+    assert len(proofs(dialog)) == 1, "nothing for the second realm"
 
 
 @pytest.mark.parametrize("header", ["Contact", "Record-Route"])

@@ -123,7 +123,7 @@ def test_the_credential_of_a_registration_is_borrowed_at_its_host_only() -> None
     assert planned("sip:1@other.example", ua=ua, trunk_rules=rules).credentials == Credentials("4000", "p")
 
 
-def test_credentials_are_for_the_host_that_was_called_and_the_realm_that_was_told() -> None:
+def test_credentials_are_for_the_host_that_was_called_and_an_account_for_its_realm() -> None:
     account = {
         "server": "pbx.example",
         "username": "u",
@@ -136,5 +136,5 @@ def test_credentials_are_for_the_host_that_was_called_and_the_realm_that_was_tol
         Credentials("4000", "p"), there, r"say \"pbx\"", allow_md5=False, account="4000@pbx.example"
     )
     own = planned("sip:1@pbx.example", sip={"username": "7301", "password": "q", "realm": "r"})
-    assert own.grant("192.0.2.1") == Grant(Credentials("7301", "q"), there, "r")
+    assert own.grant("192.0.2.1") == Grant(Credentials("7301", "q"), there)
     assert planned("sip:1@pbx.example").grant("192.0.2.1") is None

@@ -47,7 +47,7 @@ class Plan:
             return granted(self._account, *hosts)
         if self.credentials is None:
             return None
-        return Grant(self.credentials, _lower(hosts), _quoted(self._sip.realm if self._sip else None))
+        return Grant(self.credentials, _lower(hosts))  # `sip.realm` is the caller's domain, and not checked (5.2)
 
 
 def plan(caller: str | None, callee: str | None, sip: SipOption | None, config: Config) -> Plan:
