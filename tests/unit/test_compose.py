@@ -11,7 +11,7 @@ def test_every_container_of_ours_has_no_capability_and_gains_none() -> None:
     services = re.search(r"^services:\n(.*?)^volumes:", TEXT, re.M | re.S)
     assert shared is not None
     assert services is not None
-    for setting in ("cap_drop: [ALL]", 'security_opt: ["no-new-privileges:true"]'):
+    for setting in ("read_only: true", "cap_drop: [ALL]", 'security_opt: ["no-new-privileges:true"]'):
         assert f"  {setting}\n" in shared[1]
     blocks = re.split(r"^  (?=[a-z-]+:\n)", services[1], flags=re.M)[1:]
     ours = [block for block in blocks if not block.startswith("nats:")]
