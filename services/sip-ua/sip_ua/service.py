@@ -4,6 +4,8 @@ import asyncio
 import random
 from contextlib import suppress
 
+from prometheus_client import Counter
+
 from dialbus import telemetry
 from dialbus.bus import Bus, Refused, Subscription
 from dialbus.config import Config, HostPort
@@ -12,16 +14,21 @@ from dialbus.contracts.session import OpenSession
 from dialbus.lifecycle import Service
 from dialbus.liveness import HEARTBEAT_S
 from dialbus.neighbours import Neighbours
+from dialbus.quiet import quiet
 from dialbus.sessions import Sessions
 from dialbus.tasks import cancel_all
+from sip_ua.admission import RETRY_S, Admission, Refusal, Seat, Stage
 from sip_ua.call.session import CallSession
 from sip_ua.sip.agent import Agent
+from sip_ua.sip.invite_session import InviteSession
 from sip_ua.sip.message import Request, response_to
 from sip_ua.sip.transaction_layer import Address
 from sip_ua.ua.registrar import Registrar
 from sip_ua.ua.user_agent import UserAgent, new_token
 
 log = telemetry.get_logger()
+
+REFUSED = Counter("dialbus_calls_not_admitted_total", "INVITEs refused because their source has its share")
 
 SETTLE_LIMIT_S = 1.0
 """How long those BYEs then have for their answers."""
@@ -57,8 +64,11 @@ class SipService:
             options=me.config.enable_options_response,
         )
         self.registrar = Registrar(self.ua, me.config.ua.register_users)
+        self._admission = Admission(me.config.ua, self.registrar.hosts)
         self.stopping = False
         self._calls: dict[str, CallSession] = {}
+        self._seats: dict[str, Seat] = {}
+        """Of the calls in from sources that are counted."""
         self._total = self._unanswered = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._neighbours = Neighbours(me.bus, "gateway", "media")
@@ -127,6 +137,8 @@ class SipService:
 
     def over(self, call: CallSession) -> None:
         """A call has ended."""
+        if (seat := self._seats.pop(call.call_id, None)) is not None:
+            seat.leave()
         if self._calls.pop(call.call_id, None) is not None and not call.is_answered:
             self._unanswered += 1
 
@@ -170,16 +182,40 @@ class SipService:
 
     def _on_invite(self, invite: Request, source: Address) -> None:
         if self.stopping or self._is_full or not self.bus.connected:
-            reason = "stopping" if self.stopping else _FULL if self._is_full else "the bus is away"
-            header = ("Reason", f'SIP;cause=503;text="{reason}"')
-            self.ua.send_response(response_to(invite, 503, None, new_token(8), [header]))
+            self._refuse(invite, "stopping" if self.stopping else _FULL if self._is_full else "the bus is away")
             return
         if len(f"{invite.call_id}{invite.from_tag}".encode()) > MAX_ID_BYTES:
             self.ua.send_response(response_to(invite, 400, "Call-ID or tag too long", new_token(8)))
             return
+        seat = self._admission.admit(source.host, self.live, self._loop.time())
+        if isinstance(seat, Refusal):
+            REFUSED.inc()
+            quiet.log(log.warning, "call.not_admitted", source=source.host, reason=seat.reason)
+            self._refuse(invite, seat.reason, seat.retry_after_s)
+            return
         call = CallSession.inbound(self, invite, source)
         if not call.refused_at_once:
             self._begin(call)
+        if seat is not None:
+            self._seated(call, invite, seat)
+
+    def _seated(self, call: CallSession, invite: Request, seat: Seat) -> None:
+        """Let a call take from its source's shares what it has come to, and give it back at its end."""
+        if call.refused_at_once:
+            seat.leave()
+            return
+        self._seats[call.call_id] = seat
+
+        def moved(leg: InviteSession) -> None:
+            if call.call_id in self._seats and not leg.is_over:
+                seat.move(_stage(leg))
+
+        self.ua.watch(invite, moved)
+
+    def _refuse(self, invite: Request, reason: str, retry_after_s: int = RETRY_S) -> None:
+        """503, said once: whoever floods us makes us remember nothing."""
+        headers = [("Reason", f'SIP;cause=503;text="{reason}"'), ("Retry-After", str(retry_after_s))]
+        self.ua.answer_once(response_to(invite, 503, None, new_token(8), headers))
 
     def _begin(self, call: CallSession) -> None:
         self._calls[call.call_id] = call
@@ -193,3 +229,9 @@ class SipService:
         with suppress(asyncio.CancelledError):
             if (error := task.exception()) is not None:
                 log.error("call.task_failed", exc_info=error)
+
+
+def _stage(leg: InviteSession) -> Stage:
+    if leg.is_pending:
+        return Stage.PENDING
+    return Stage.ESTABLISHED if leg.is_acknowledged else Stage.UNACKNOWLEDGED

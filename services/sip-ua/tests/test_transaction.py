@@ -373,6 +373,24 @@ def test_respond_to_a_transaction_that_is_over_sends_nothing() -> None:
     assert layer().respond(BUSY, 0.0) == []
 
 
+def test_a_request_that_is_answered_once_is_forgotten_and_its_copy_is_a_new_one() -> None:
+    ours, peer = layer(), Address("192.0.2.15", 5062)
+    [came] = ours.receive(INVITE, peer, 0.0)
+    assert isinstance(came, Received)
+    assert isinstance(came.message, Request)
+    refusal = response_to(came.message, 503, None, "ours")
+
+    sent, over = ours.answer_once(refusal)
+
+    assert sent == Transmit(refusal, peer)
+    assert isinstance(over, Finished)
+    assert len(ours) == 0
+    assert ours.deadline is None
+    assert ours.tick(100.0) == []
+    assert ours.answer_once(refusal) == []
+    assert arrivals(list(ours.receive(INVITE, peer, 0.5))) == ["INVITE"]
+
+
 def test_heap_holds_every_deadline_and_ends_empty() -> None:
     ours = layer()
     for number in range(2000):

@@ -22,6 +22,7 @@ from dialbus.config.tables import (
     TrunkRewrite,
     TrunkRule,
     TtsConfig,
+    UaConfig,
     UriParts,
     UriPattern,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "TrunkRewrite",
     "TrunkRule",
     "TtsConfig",
+    "UaConfig",
     "UriParts",
     "UriPattern",
     "duration_s",

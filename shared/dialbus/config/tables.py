@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from dialbus.config.values import (
+    LOOPBACK,
     TOKEN,
     Address,
     Codecs,
@@ -15,8 +16,10 @@ from dialbus.config.values import (
     HostPort,
     Ip,
     Line,
+    Network,
     Pattern,
     PortNumber,
+    Share,
     host_and_port,
     listed,
     shown_url,
@@ -144,6 +147,18 @@ class UaConfig(Section):
     accept_timeout: Duration = 60.0
     max_calls: Annotated[int, Field(ge=1)] = 1000
     """Calls of all types at once, pending ones included; further ones get 503."""
+    trusted_sources: Annotated[list[Network], BeforeValidator(listed)] = list(LOOPBACK)
+    """Networks whose INVITEs are bounded by `max_calls` alone: those of trunks. The rest is for all others."""
+    source_invites_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 50.0
+    source_invite_burst: Annotated[int, Field(ge=1)] = 100
+    source_pending_share: Share = 0.25
+    """Of `max_calls`, that one source may have pending."""
+    source_call_share: Share = 0.5
+    """Of `max_calls`, that one source may have in all."""
+    source_unacknowledged: Annotated[int, Field(ge=1)] = 20
+    """Calls of one source that were answered and not acknowledged yet."""
+    reserve_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Of `max_calls`, that is kept for trusted sources, servers of `register_users` and calls of clients."""
     register_users: Annotated[list[RegisterUser], BeforeValidator(unpacked)] = []
     graceful_shutdown: bool = True
     graceful_shutdown_timeout: Duration = 30.0

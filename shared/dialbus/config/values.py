@@ -3,8 +3,8 @@
 import json
 import re
 from dataclasses import dataclass
-from ipaddress import ip_address
-from typing import Annotated, Any, Literal
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
@@ -64,6 +64,15 @@ def host_and_port(value: str) -> str:
     return value
 
 
+def _network(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError(f"neither an address nor a network: {value[:64]!r}") from None
+
+
 def _line(value: str) -> str:
     """Text that stands in a header: nothing in it may begin another one."""
     if not value.isprintable():
@@ -116,6 +125,9 @@ def _header_pairs(value: Any) -> Any:
 Duration = Annotated[float, BeforeValidator(duration_s), Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
 Address = Annotated[HostPort, BeforeValidator(parse_host_port)]
 Ip = Annotated[str, AfterValidator(_ip)]
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
+Share = Annotated[float, Field(gt=0, le=1)]
+LOOPBACK: Final = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 PortNumber = Annotated[int, Field(ge=0, le=65535)]
 HeaderPairs = Annotated[list[tuple[str, str]], BeforeValidator(_header_pairs), AfterValidator(_header_lines)]
 Line = Annotated[str, AfterValidator(_line)]

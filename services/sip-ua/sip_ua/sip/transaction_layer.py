@@ -204,6 +204,19 @@ class TransactionLayer:
             return []
         return self._after(key, entry, entry.transaction.send(response, now))
 
+    def answer_once(self, response: Response) -> list[LayerEffect]:
+        """Send a final response and forget its transaction, as a stateless server does (RFC 3261 §8.2.7).
+
+        No ACK is waited for; a copy of the request is a new one, and is asked about again.
+        """
+        key = server_key(response)
+        entry = self._entries.get(key)
+        if entry is None:
+            return []
+        request = entry.transaction.request
+        self._forget(key, request)
+        return [Transmit(response, entry.address), Finished(key, request)]
+
     def transport_failed(self, message: Message, now: float) -> list[LayerEffect]:
         """A `Transmit` could not be performed."""
         key = client_key(message) if isinstance(message, Request) else server_key(message)

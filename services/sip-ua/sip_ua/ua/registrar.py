@@ -34,6 +34,8 @@ class Registrar:
     """Every configured address of record that is not disabled."""
 
     def __init__(self, ua: UserAgent, users: Sequence[RegisterUser]) -> None:
+        self.hosts: set[str] = set()
+        """Addresses of the registrars, as far as they were found."""
         self._ua = ua
         self._users = [user for user in users if not user.disabled]
         self._transaction_users: list[TransactionUser] = []
@@ -57,6 +59,7 @@ class Registrar:
             except (GrammarError, Unresolvable) as error:
                 log.warning("registration.unresolvable", address=address, error=str(error))
                 await asyncio.sleep(RETRY_S)
+        self.hosts.add(where.host)
         grant = granted(user, registrar.host, where.host)
         core = Registration(
             self._ua.agent_towards(where.host),

@@ -38,6 +38,8 @@ class TransactionUser:
         self.key = key
         self.leg = leg
         """Whom it serves, unless it is a registration."""
+        self.moved: Callable[[InviteSession], None] | None = None
+        """Hears when the session may have come further."""
         self._ua = ua
         self._tell = tell
         self._timer: asyncio.TimerHandle | None = None
@@ -57,6 +59,8 @@ class TransactionUser:
                     self._ua.send_response(response)
                 case _:
                     self._tell(effect)
+        if self.moved is not None and isinstance(self.core, InviteSession):
+            self.moved(self.core)
         self._rearm()
 
     def receive(self, message: Message, now: float, cancels: Request | None) -> None:

@@ -22,6 +22,7 @@ from sip_ua.errors import Unresolvable
 from sip_ua.sip.agent import Agent, SendRequest
 from sip_ua.sip.credential_policy import RealmPins
 from sip_ua.sip.identity import Key, server_key
+from sip_ua.sip.invite_session import InviteSession
 from sip_ua.sip.message import Message, Request, Response, write
 from sip_ua.sip.parser import ParseError, is_keepalive, parse
 from sip_ua.sip.transaction_layer import Address, Failed, Finished, LayerEffect, Received, TransactionLayer, Transmit
@@ -136,6 +137,11 @@ class UserAgent:
             self._traffic.add(*user.key, leg, _invite_key(core))
         return user
 
+    def watch(self, invite: Request, moved: Callable[[InviteSession], None]) -> None:
+        """Tell whenever the call of an INVITE may have come further."""
+        if (user := self._invited.get(server_key(invite))) is not None:
+            user.moved = moved
+
     def forget(self, user: TransactionUser) -> None:
         """A transaction user is over."""
         self._users.pop(user.key, None)
@@ -164,6 +170,10 @@ class UserAgent:
     def send_response(self, response: Response) -> None:
         """Send a response through its transaction."""
         self._perform(self._layer.respond(response, self.now()))
+
+    def answer_once(self, response: Response) -> None:
+        """Send a final response, and remember neither it nor its request."""
+        self._perform(self._layer.answer_once(response))
 
     def _request(self, sending: SendRequest, destination: Address) -> None:
         self._perform(self._layer.request(sending.request, destination, self.now(), sending.ringing_limit_s))
