@@ -17,6 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from dialbus import __version__
 from dialbus.config import HostPort
+from dialbus.punctual import PunctualRequests
 
 Check = Callable[[], bool]
 Facts = Callable[[], Mapping[str, Any]]
@@ -121,7 +122,8 @@ async def served(app: Any, address: HostPort, setting: str, **options: Any) -> A
     sock = listen(address, setting)
     bound = HostPort(address.host, sock.getsockname()[1])
     settings: dict[str, Any] = {
-        "log_config": None, "access_log": False, "lifespan": "off", "timeout_graceful_shutdown": 1, **options,
+        "log_config": None, "access_log": False, "lifespan": "off", "timeout_graceful_shutdown": 1,
+        "http": PunctualRequests, **options,
     }  # fmt: skip
     server = QuietServer(uvicorn.Config(app, **settings))
     task = asyncio.create_task(server.serve(sockets=[sock]), name=f"http {bound}")

@@ -6,6 +6,7 @@ from dialbus.lifecycle import run, service
 from dialbus.sessions import Sessions
 from gateway.access import Access
 from gateway.app import create_app
+from gateway.files import make_room
 from gateway.origin import Doors
 from gateway.proxies import Proxies
 from gateway.rest.api import Rest
@@ -23,7 +24,15 @@ async def serve(loaded: Loaded) -> None:
         sessions = await Sessions.open(me.bus)
         workers = Workers(me.bus, config.health.expects)
         await workers.listen()
-        sockets = CallSockets(me.bus, sessions, workers, instance=me.instance, recorder_path=config.recorder_path)
+        make_room(config.gateway.max_sockets)
+        sockets = CallSockets(
+            me.bus,
+            sessions,
+            workers,
+            instance=me.instance,
+            recorder_path=config.recorder_path,
+            max_sockets=config.gateway.max_sockets,
+        )
         rest = Rest(me, sessions, workers)
         me.health.facts(lambda: {"sockets": sockets.count, **workers.facts()})
         me.capacity = lambda: (None, sockets.count)

@@ -7,6 +7,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import WebSocketRoute
 
 from dialbus import __version__
@@ -16,7 +17,7 @@ from gateway.access import Access, Guard
 from gateway.entrance import Entrance
 from gateway.origin import Doors
 from gateway.proxies import Proxies
-from gateway.rest.answers import bad_parameter, bus_is_away
+from gateway.rest.answers import bad_parameter, bus_is_away, nobody_waits
 from gateway.rest.api import Rest
 from gateway.rest.descriptions import openapi
 from gateway.rest.service_routes import ServiceRoutes
@@ -47,6 +48,7 @@ def create_app(
     app.include_router(rest.router)
     app.add_exception_handler(BusError, bus_is_away)
     app.add_exception_handler(RequestValidationError, bad_parameter)
+    app.add_exception_handler(ClientDisconnect, nobody_waits)
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:

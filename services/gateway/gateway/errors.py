@@ -5,6 +5,7 @@ GatewayError
     ├── BadId            the id is no session id
     ├── IdInUse          another socket has the session
     ├── WrongPath        the pending call can't be answered on this path
+    ├── TooManySockets       the gateway has no room for another one
     ├── ShuttingDown     the gateway is on its way out
     └── BusAway          sessions can't be looked up now
 """
@@ -19,6 +20,8 @@ class UpgradeDenied(GatewayError):
 
     status = 500
     reason = ""
+    retry_after_s: int | None = None
+    """When to try again, where that is known."""
 
     def __init__(self, call_id: str = "") -> None:
         super().__init__(call_id)
@@ -52,6 +55,14 @@ class WrongPath(UpgradeDenied):
 
     status = 409
     reason = "a pending call is answered on /call/sip"
+
+
+class TooManySockets(UpgradeDenied):
+    """As many sockets as `[gateway] max_sockets` are open."""
+
+    status = 503
+    reason = "too many sockets"
+    retry_after_s = 5
 
 
 class ShuttingDown(UpgradeDenied):

@@ -68,8 +68,10 @@ class Events(Connection):
         info = await self._js.stream_info(CALLS_STREAM)
         return int(info.state.last_seq)
 
-    async def events(self, call_id: str, first_sequence: int = 0) -> AsyncGenerator[StreamedEvent, None]:
-        """A call's events from `first_sequence` on, numbered from 1: those stored, then live ones. Endless.
+    async def events(
+        self, call_id: str, first_sequence: int = 0, counted: int = 0
+    ) -> AsyncGenerator[StreamedEvent, None]:
+        """A call's events from `first_sequence` on, numbered from `counted` + 1: those stored, then live ones. Endless.
 
         The numbers are the same on whichever gateway they are counted, since the stream fixes the order.
         """
@@ -79,7 +81,7 @@ class Events(Connection):
             idle_heartbeat=_EVENTS_HEARTBEAT_S,
             config=ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=max(1, first_sequence)),
         )
-        seq = 0
+        seq = counted
         try:
             async for message in subscription.messages:
                 sequence = message.metadata.sequence.stream

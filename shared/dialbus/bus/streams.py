@@ -18,6 +18,9 @@ WEBHOOKS_STREAM = "WEBHOOKS"
 RECORDS_STREAM = "RECORDS"
 TRACE_STREAM = "TRACE"
 
+_MAX_READERS = 50_000
+"""Of calls' events: a consumer for each call with a client and each watcher. nats-server's own default is 1,000."""
+
 
 def configurations(settings: NatsConfig, trace: TraceConfig | None) -> list[StreamConfig]:
     """Every stream, as it shall be; that of traces only when there is something to trace."""
@@ -25,6 +28,7 @@ def configurations(settings: NatsConfig, trace: TraceConfig | None) -> list[Stre
         StreamConfig(
             name=CALLS_STREAM,
             subjects=["call.*.event.*"],
+            max_consumers=_MAX_READERS,
             retention=RetentionPolicy.LIMITS,
             storage=StorageType.FILE,
             max_age=settings.event_retention,
@@ -72,9 +76,21 @@ async def ensure(js: JetStreamContext, config: StreamConfig) -> None:
             await js.add_stream(config)
             return
         except BadRequestError:  # exists with other settings: the newest start wins
-            await js.update_stream(config)
+            await _change(js, config)
             return
         except (APIError, nats.errors.Error, TimeoutError) as error:
             # The server is up before JetStream is (a cluster elects its leader first).
             log.warning("bus.stream_not_ready", stream=config.name, error=str(error))
             await asyncio.sleep(0.2)
+
+
+async def _change(js: JetStreamContext, config: StreamConfig) -> None:
+    try:
+        await js.update_stream(config)
+    except APIError as error:
+        kept = (await js.stream_info(str(config.name))).config.max_consumers
+        if kept == config.max_consumers:
+            raise
+        # Older servers let a stream that is there keep its number of readers.
+        await js.update_stream(config.evolve(max_consumers=kept))
+        log.warning("bus.few_readers", stream=config.name, max_consumers=kept, error=str(error))

@@ -336,6 +336,8 @@ class GatewayConfig(Section):
     """Of the web pages of other servers that may use the API: scheme://host[:port]."""
     trusted_proxies: Annotated[list[str], BeforeValidator(listed)] = []
     """Addresses or networks of the proxies whose word on a client's address counts."""
+    max_sockets: int = Field(default=10_000, ge=1)
+    """Client sockets open at a time; further upgrades are answered 503."""
 
 
 class Config(Section):

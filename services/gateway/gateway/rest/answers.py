@@ -6,7 +6,7 @@ from urllib.parse import unquote, unquote_plus
 
 from fastapi import APIRouter, Path
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.requests import Request
 
 from dialbus import telemetry
@@ -88,6 +88,12 @@ async def bus_is_away(request: Request, error: Exception) -> JSONResponse:
     """Handler of BusError: sessions can't be looked up now."""
     log.warning("rest.bus_away", path=request.url.path, error=str(error)[:200])
     return trouble(503, "bus not reachable")
+
+
+async def nobody_waits(request: Request, error: Exception) -> Response:
+    """Handler of ClientDisconnect: whoever sent half a body is gone, and the answer goes nowhere."""
+    log.debug("rest.half_sent", path=request.url.path)
+    return Response(status_code=400)
 
 
 async def bad_parameter(request: Request, error: Exception) -> JSONResponse:

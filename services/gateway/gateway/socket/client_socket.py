@@ -20,6 +20,7 @@ from dialbus.contracts.base import Taken
 from dialbus.contracts.session import CallState, CallType, CommandSeen, Session, SocketCommand
 from dialbus.sessions import Sessions
 from dialbus.tasks import TaskSet, cancel_all
+from gateway.socket.call_events import CallEvents
 from gateway.socket.connection import CLOSE_S, Connection
 from gateway.socket.conversation import Conversation
 from gateway.socket.downlink import Downlink
@@ -64,6 +65,7 @@ class ClientSocket:
         self._frames: asyncio.Queue[str | Sent | None] = asyncio.Queue(_MAX_WAITING_FRAMES)
         self._downlink = Downlink(connection)
         self._stopping = asyncio.Event()
+        self._events = CallEvents(bus, session.call_id, session.first_sequence)
         self._ending = Ending(session.call_id, session.created_at)
         self._performer = Performer(
             bus,
@@ -73,6 +75,7 @@ class ClientSocket:
             connection=connection,
             conversation=self._conversation,
             downlink=self._downlink,
+            events=self._events,
             ending=self._ending,
         )
 
@@ -217,7 +220,7 @@ class ClientSocket:
 
     async def _deliver(self) -> None:
         clock, may_end_at = asyncio.get_running_loop().time, 0.0
-        async with aclosing(self._bus.events(self._call_id, self._session.first_sequence)) as events:
+        async with aclosing(self._events.read()) as events:
             async for event in events:
                 self._ending.note(event.name, event.data)
                 if event.name == "reject":

@@ -34,6 +34,8 @@ class Connection:
         """Answer the upgrade with an HTTP status and a JSON body."""
         body = json.dumps(denied.body).encode()
         headers = [(b"content-type", b"application/json")]
+        if denied.retry_after_s is not None:
+            headers.append((b"retry-after", str(denied.retry_after_s).encode()))
         await self._try({"type": "websocket.http.response.start", "status": denied.status, "headers": headers})
         await self._try({"type": "websocket.http.response.body", "body": body})
 

@@ -13,6 +13,7 @@ from dialbus.contracts.events import ErrorEvent, RejectEvent
 from dialbus.contracts.options import masked
 from dialbus.contracts.session import CallState, ClientCommandSent, CommandSeen, OpenSession, Session
 from dialbus.sessions import Sessions
+from gateway.socket.call_events import CallEvents
 from gateway.socket.connection import Connection
 from gateway.socket.conversation import Conversation
 from gateway.socket.downlink import Downlink
@@ -59,6 +60,7 @@ class Performer:
         conversation: Conversation,
         downlink: Downlink,
         ending: Ending,
+        events: CallEvents,
     ) -> None:
         self._bus = bus
         self._sessions = sessions
@@ -69,6 +71,7 @@ class Performer:
         self._conversation = conversation
         self._downlink = downlink
         self._ending = ending
+        self._events = events
         self._heard: Subscription | None = None
         self.record = Dump(None)
 
@@ -95,7 +98,7 @@ class Performer:
                 await self.report(error, code, sender)
             case Reject(reason, code):
                 event = RejectEvent(timestamp=now_ms(), track_id=self._call_id, reason=reason, code=code)
-                await self._bus.emit(self._call_id, event)
+                await self._events.append(event)
             case End(reason, initiator, caller, callee):
                 await self._sessions.delete(self._call_id)  # before `hangup`: then the id is free
                 await self.tell_end(reason, initiator, caller, callee)
@@ -113,13 +116,13 @@ class Performer:
         """Append an `error` event to the call's events."""
         log.info("command.failed", code=code, error=error)
         event = ErrorEvent(timestamp=now_ms(), track_id=self._call_id, sender=sender, error=error, code=code)
-        await self._bus.emit(self._call_id, event)
+        await self._events.append(event)
 
     async def tell_end(self, reason: str, initiator: str, caller: str | None, callee: str | None) -> None:
         """The call's last events, in its owner's place; composed at once, for they are noted as they come back."""
         last = self._ending.events(now_ms(), reason=reason, initiator=initiator, caller=caller, callee=callee)
         for event in last:
-            await self._bus.emit(self._call_id, event)
+            await self._events.append(event)
 
     # -- the client -------------------------------------------------------------------------------
 
@@ -157,6 +160,7 @@ class Performer:
 
     async def _request(self, effect: Attach | Open | Forward | Detach) -> None:
         answered = self._conversation.not_taken
+        await self._events.follow()  # whoever owns the call appends its events
         try:
             await self._bus.request(self._message(effect))
         except NoResponder:

@@ -12,7 +12,7 @@ from dialbus.contracts.session import CallType, Session
 from dialbus.dumps import dump_path
 from dialbus.liveness import HEARTBEAT_S
 from dialbus.sessions import Sessions
-from gateway.errors import BusAway, ShuttingDown, UpgradeDenied
+from gateway.errors import BusAway, ShuttingDown, TooManySockets, UpgradeDenied
 from gateway.socket.claims import Claims
 from gateway.socket.client_socket import ClientSocket
 from gateway.socket.connection import AsgiSend, Connection, Receive, Scope
@@ -30,13 +30,25 @@ _sockets_open = Gauge("dialbus_gateway_sockets", "Client sockets that are open")
 class CallSockets:
     """Every client socket of a gateway; `endpoint` is the ASGI application of one path."""
 
-    def __init__(self, bus: Bus, sessions: Sessions, workers: Workers, *, instance: str, recorder_path: Path) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        sessions: Sessions,
+        workers: Workers,
+        *,
+        instance: str,
+        recorder_path: Path,
+        max_sockets: int,
+    ) -> None:
         self._bus = bus
         self._sessions = sessions
         self._workers = workers
         self._recorder_path = recorder_path
         self._claims = Claims(bus, sessions, workers.is_gone, instance=instance)
         self._open: dict[ClientSocket, asyncio.Task[Any]] = {}
+        self._max_sockets = max_sockets
+        self._taken = 0
+        """Sockets that are open, or will be once they have a session."""
         self._stopping = False
 
     @property
@@ -50,12 +62,20 @@ class CallSockets:
 
     async def serve(self, call_type: CallType, scope: Scope, receive: Receive, send: AsgiSend) -> None:
         """Serve one upgrade request to its end."""
-        connection = Connection(receive, send)
-        await receive()  # websocket.connect
+        self._taken += 1
+        try:
+            await self._upgrade(call_type, scope, Connection(receive, send))
+        finally:
+            self._taken -= 1
+
+    async def _upgrade(self, call_type: CallType, scope: Scope, connection: Connection) -> None:
+        await connection.receive()  # websocket.connect
         query = parse_query(scope["query_string"].decode("latin-1"))
         try:
             if self._stopping:
                 raise ShuttingDown
+            if self._taken > self._max_sockets:
+                raise TooManySockets
             session = await self._claims.claim(query, call_type)
         except UpgradeDenied as denied:
             log.info("socket.denied", status=denied.status, reason=str(denied))
