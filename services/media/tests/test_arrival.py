@@ -33,13 +33,13 @@ class FakeBus:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrival, "_LOOK_S", 0.0)
+    monkeypatch.setattr(arrival, "_AGAIN_S", 0.0)
     monkeypatch.setattr(arrival, "WAIT_S", 0.05)
 
 
-async def ask(bus: FakeBus, is_there: Callable[[], bool]) -> TranscriptionOpened:
+async def ask(bus: FakeBus, is_full: Callable[[], bool]) -> TranscriptionOpened:
     async with asyncio.timeout(2):
-        return await arrival.ask(cast(Bus, bus), ASKED, timeout_s=1.0, is_there=is_there)
+        return await arrival.ask(cast(Bus, bus), ASKED, timeout_s=1.0, is_full=is_full)
 
 
 async def test_a_worker_that_comes_later_is_waited_for() -> None:
@@ -90,16 +90,3 @@ async def test_a_refusal_is_an_answer() -> None:
 
     with pytest.raises(Refused, match="no model"):
         await ask(bus, lambda: False)
-
-
-async def test_a_worker_that_is_heard_is_asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for the next round, and rounds are few."""
-    monkeypatch.setattr(arrival, "_LOOKS", 10_000)
-    monkeypatch.setattr(arrival, "WAIT_S", 60.0)
-    monkeypatch.setattr(arrival, "_LOOK_S", 0.001)
-    heard: list[str] = []
-    bus = FakeBus(NoResponder("asr.open"), OPENED)
-    asyncio.get_running_loop().call_later(0.01, heard.append, "beat")
-
-    assert await ask(bus, lambda: bool(heard)) == OPENED
-    assert bus.asked == 2

@@ -71,7 +71,7 @@ def _start(
     faults: list[tuple[int, str]],
     rate_hz: int = 16000,
     *,
-    is_there: Callable[[], bool] = lambda: True,
+    is_full: Callable[[], bool] = lambda: True,
 ) -> Recognition:
     started = Recognition(
         cast(Bus, bus),
@@ -82,7 +82,7 @@ def _start(
         heard=heard.append,
         failed=lambda code, reason: faults.append((code, reason)),
         clock=lambda: 50.0,
-        is_there=is_there,
+        is_full=is_full,
     )
     started.start()
     return started
@@ -227,7 +227,7 @@ async def test_a_session_begins_only_when_the_one_before_has_ended(
     session = Recognition(
         cast(Bus, bus), "c", "main", TranscriptionOption(), 16000,
         heard=heard.append, failed=lambda code, reason: None, clock=lambda: 0.0,
-        is_there=lambda: True,
+        is_full=lambda: True,
     )  # fmt: skip
     session.start(after=before())
     session.begin(0, 1.0)
@@ -243,9 +243,9 @@ async def test_a_session_begins_only_when_the_one_before_has_ended(
 async def test_what_is_said_before_the_first_worker_is_there_is_recognised_in_order(
     heard: list[Heard], faults: list[tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arrival, "_LOOK_S", 0.001)
+    monkeypatch.setattr(arrival, "_AGAIN_S", 0.001)
     bus = FakeBus(*[NoResponder("asr.open")] * 5, TranscriptionOpened(worker="w1", model="m"))
-    session = _start(bus, heard, faults, is_there=lambda: False)
+    session = _start(bus, heard, faults, is_full=lambda: False)
     for index in (0, 1):
         session.begin(index, 10.0)
         session.audio(index, _ramp(2000, index))

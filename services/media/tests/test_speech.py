@@ -81,10 +81,10 @@ def _frame(sequence: int, *samples: int, utterance: str = "u1", **more: Any) -> 
 
 
 async def _open(
-    bus: FakeBus, watchdog_s: float = 10.0, *, is_there: Callable[[], bool] = lambda: True
+    bus: FakeBus, watchdog_s: float = 10.0, *, is_full: Callable[[], bool] = lambda: True
 ) -> tuple[Synthesis, Listener]:
     listener = Listener()
-    speech = Synthesis(cast(Bus, bus), "c", "server", watchdog_s, is_there=is_there)
+    speech = Synthesis(cast(Bus, bus), "c", "server", watchdog_s, is_full=is_full)
     await speech.start()
     return speech, listener
 
@@ -181,7 +181,7 @@ async def test_a_cancelled_utterance_is_told_to_the_worker_and_its_audio_ignored
 
 
 async def test_a_worker_that_comes_late_speaks_late_and_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrival, "_LOOK_S", 0.002)
+    monkeypatch.setattr(arrival, "_AGAIN_S", 0.002)
 
     class Late(FakeBus):
         async def overtaking(self) -> None:
@@ -190,7 +190,7 @@ async def test_a_worker_that_comes_late_speaks_late_and_nothing_fails(monkeypatc
                 assert self.audio is not None
                 await self.audio(_frame(0, 1, last=True))
 
-    speech, listener = await _open(Late(NoResponder("tts.speak")), watchdog_s=0.1, is_there=lambda: False)
+    speech, listener = await _open(Late(NoResponder("tts.speak")), watchdog_s=0.1, is_full=lambda: False)
     speech.request(_request(), listener)
 
     assert await listener.until(2) == [("audio", "u1", [1]), ("done", "u1", False)]

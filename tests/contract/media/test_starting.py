@@ -58,6 +58,21 @@ async def test_a_greeting_is_heard_when_the_first_tts_worker_comes(bus: Bus, dia
     assert time.monotonic() - begun < 8
 
 
+async def test_a_worker_that_died_with_room_left_is_not_taken_for_full(bus: Bus, dial: Dial) -> None:
+    call = await dial()
+    died = Heartbeat(service="tts", instance="dead-tts", version="0", capacity=4, in_use=1, started_at="now")
+    await bus.publish(died)
+    await bus.flush()
+    await call.do("tts", text="Welcome.", playId="p", endOfStream=True)
+    await call.until("trackStart")
+
+    tts = await FakeTts(bus, _tone).start()
+    await call.until("trackEnd")
+
+    assert not call.named("error")
+    assert [asked.text for asked in tts.asked] == ["Welcome."]
+
+
 async def test_words_said_before_the_first_asr_worker_came_are_recognised(bus: Bus, dial: Dial) -> None:
     call = await dial()
     await call.configure(asr={"language": "en"})

@@ -50,6 +50,10 @@ class ControlFrames(WebSocketsSansIOProtocol):
                 self._ping(message["payload"])
             case "websocket.abort":
                 self.transport.abort()
+            case "websocket.http.response.body":
+                await super().send(message)
+                # uvicorn answers a refused upgrade, and then reports as an error that it was not accepted.
+                self.handshake_complete = self.handshake_complete or not message.get("more_body", False)
             case _:
                 await super().send(message)
 

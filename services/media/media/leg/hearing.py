@@ -78,7 +78,7 @@ class Hearing:
                 heard=self._on_transcript,
                 failed=lambda code, reason: self._events.option_error("asr", code, reason),
                 clock=time.time,
-                is_there=lambda: self._resources.is_there("asr"),
+                is_full=lambda: self._resources.is_full("asr"),
             )
             self._recognition.start(after=before.close(FINALS_WAIT_S) if before is not None else None)
         if not self._paused:

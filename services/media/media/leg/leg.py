@@ -73,7 +73,7 @@ class Leg:
         self._events = LegEvents(allocation, self._outbox)
         self.tellings = Tellings(bus, allocation, self._outbox, self._tasks)
         self._speech = Synthesis(
-            bus, self.call_id, bus_track(allocation, "server"), is_there=lambda: resources.is_there("tts")
+            bus, self.call_id, bus_track(allocation, "server"), is_full=lambda: resources.is_full("tts")
         )
         self._live = LiveSender("/".join(self.key))
         self._patches = Patches(bus, self.call_id, self.mix, BridgeFeed(bus, self.call_id, self._live))

@@ -19,5 +19,5 @@ class Resources:
     detector: SpeechDetector
     fetcher: Fetcher
     loader: Loader
-    is_there: Callable[[str], bool]
-    """Whether a ready worker of a service (`asr`, `tts`) has been heard of."""
+    is_full: Callable[[str], bool]
+    """Whether a worker of a service (`asr`, `tts`) says that it is full."""

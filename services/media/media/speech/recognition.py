@@ -63,8 +63,8 @@ class Heard:
 class Recognition:
     """Started with `start`; `heard` gets transcripts, `failed(code, reason)` is called once when there is no worker.
 
-    `track` names the audio and the session on the bus; no two legs of a call have the same. `is_there` tells whether a
-    ready asr worker has been heard of.
+    `track` names the audio and the session on the bus; no two legs of a call have the same. `is_full` tells whether
+    an asr worker says that it is full.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Recognition:
         heard: Callable[[Heard], None],
         failed: Callable[[int, str], None],
         clock: Callable[[], float],
-        is_there: Callable[[], bool],
+        is_full: Callable[[], bool],
     ) -> None:
         self.option = option
         self.worker: str | None = None
@@ -90,7 +90,7 @@ class Recognition:
         self._heard = heard
         self._failed = failed
         self._clock = clock
-        self._is_there = is_there
+        self._is_full = is_full
         self._unfinished: dict[int, Utterance] = {}
         self._session = 0  # counts the workers that had the session
         self._told = False
@@ -215,7 +215,7 @@ class Recognition:
             call_id=self._call_id, track=self._track, model=self.option.model_type, language=self.option.language
         )
         try:
-            opened = await arrival.ask(self._bus, request, timeout_s=_OPEN_TIMEOUT_S, is_there=self._is_there)
+            opened = await arrival.ask(self._bus, request, timeout_s=_OPEN_TIMEOUT_S, is_full=self._is_full)
         except Refused as refused:
             self._tell(refused.code, refused.reason)
             if refused.code != 503:

@@ -53,13 +53,13 @@ class Synthesis:
         track: str,
         watchdog_s: float = WATCHDOG_S,
         *,
-        is_there: Callable[[], bool],
+        is_full: Callable[[], bool],
     ) -> None:
         """`track` names the audio on the bus; no two legs of a call have the same.
 
-        `is_there` tells whether a ready tts worker has been heard of.
+        `is_full` tells whether a tts worker says that it is full.
         """
-        self._is_there = is_there
+        self._is_full = is_full
         self._log = log.bind(call_id=call_id)
         self._bus = bus
         self._call_id = call_id
@@ -103,9 +103,7 @@ class Synthesis:
 
     async def _ask(self, request: Speak) -> None:
         try:
-            await arrival.ask(
-                self._bus, request, timeout_s=_ASK_TIMEOUT_S, is_there=self._is_there, waiting=self._watch
-            )
+            await arrival.ask(self._bus, request, timeout_s=_ASK_TIMEOUT_S, is_full=self._is_full, waiting=self._watch)
         except Refused as refused:
             self._fail(request.utterance_id, refused.code, refused.reason, fatal=True)
         except NoResponder:

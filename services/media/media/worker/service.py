@@ -56,7 +56,7 @@ class MediaService:
         self._pacer = Pacer(self._engine.tick, self._engine.skip)
         fetcher = Fetcher(me.config.fetch)
         loader = Loader.configured(me.config, fetcher)
-        self._resources = Resources(me.bus, me.config, detector, fetcher, loader, self._is_there)
+        self._resources = Resources(me.bus, me.config, detector, fetcher, loader, self._is_full)
         self._opener = EndpointOpener(me.bus, me.config)
         self._held: dict[LegKey, HeldLeg] = {}
         self._opening: set[LegKey] = set()
@@ -232,9 +232,10 @@ class MediaService:
 
     # -- neighbours ------------------------------------------------------------------------------
 
-    def _is_there(self, service: str) -> bool:
-        """Whether a ready worker has been heard of: heartbeats begin when one is ready."""
-        return bool(self._neighbours.alive(service))
+    def _is_full(self, service: str) -> bool:
+        """Whether a worker says so: where one is there and full, nobody who comes later is waited for."""
+        beats = self._neighbours.alive(service)
+        return any(beat.capacity is not None and beat.in_use >= beat.capacity for beat in beats)
 
     def _notice_lost_neighbours(self) -> None:
         lost = {beat.instance: beat.service for beat in self._neighbours.lost()}
